@@ -1,0 +1,324 @@
+"""An OpenAI-compatible server that answers a fixed text at once; apart from the benchmarks, because the tests use it as well.
+
+It speaks just enough HTTP/1.1 over raw asyncio to cost next to nothing: what a client takes against it
+is the client's own time. Chat and completions, streamed or whole, kept-alive connections. A script of
+faults makes it fail the way servers do.
+"""
+
+import argparse
+import asyncio
+import json
+import signal
+from collections import deque
+from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+DRIP_S = 0.02
+PROMPT_TOKENS = 16
+FAULTS = ("hang", "drip", "cut", "garbage")
+"""Never answers; sends a word now and then for ever; closes in mid-reply; sends what is no JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """How the server answers. `script` holds a status code or a fault for each request in turn; then all is well."""
+
+    text: str = "Reasoning in a few words. Answer: forty-two"
+    delay_s: float = 0.0
+    """Before the first byte."""
+    chunk_delay_s: float = 0.0
+    """Before each chunk with content."""
+    usage: bool = True
+    cached_tokens: int | None = None
+    script: Sequence[str] = ()
+    record: bool = False
+    """Whether requests are kept for whoever runs the server in its own process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request as it came in."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, Any]
+
+
+class Loopback:
+    """What all connections share: the behaviour, and replies that are made once."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.address = ""
+        """`http://127.0.0.1:port/v1`, once it listens."""
+        self.received: list[Received] = []
+        self.open_connections = 0
+        self._script = deque(behaviour.script)
+        self._made: dict[tuple[bool, bool, bool], list[bytes]] = {}
+
+    def next_fault(self) -> str:
+        """The script's entry for this request, "200" when it has none left."""
+        return self._script.popleft() if self._script else "200"
+
+    def reply(self, *, chat: bool, stream: bool, usage: bool) -> list[bytes]:
+        """A whole good response, cut where the server may pause: before each chunk with content."""
+        key = (chat, stream, usage)
+        if key not in self._made:
+            make = self._streamed if stream else self._whole
+            self._made[key] = list(make(chat, usage))
+        return self._made[key]
+
+    def _words(self) -> list[str]:
+        return [word for word in self.behaviour.text.split(" ") if word]
+
+    def _usage(self) -> dict[str, Any]:
+        count = len(self._words())
+        usage: dict[str, Any] = {
+            "prompt_tokens": PROMPT_TOKENS,
+            "completion_tokens": count,
+            "total_tokens": PROMPT_TOKENS + count,
+        }
+        if self.behaviour.cached_tokens is not None:
+            usage["prompt_tokens_details"] = {"cached_tokens": self.behaviour.cached_tokens}
+        return usage
+
+    def _streamed(self, chat: bool, usage: bool) -> Iterator[bytes]:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        if chat:
+            head += event(chat, [choice(chat, "", role=True)])
+        yield head
+        for number, word in enumerate(self._words()):
+            yield event(chat, [choice(chat, f" {word}" if number else word)])
+        tail = event(chat, [choice(chat, "", finish="stop")])
+        if usage:
+            tail += event(chat, [], usage=self._usage())
+        yield tail + http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+
+    def _whole(self, chat: bool, usage: bool) -> Iterator[bytes]:
+        text = self.behaviour.text
+        answer = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        content = envelope(chat, [{"index": 0, "finish_reason": "stop", **answer}])
+        content["object"] = "chat.completion" if chat else "text_completion"
+        if usage:
+            content["usage"] = self._usage()
+        yield response(200, content)
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection; answers its requests one after the other."""
+
+    def __init__(self, server: Loopback) -> None:
+        self._server = server
+        self._buffer = b""
+        self._task: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start to listen."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._server.open_connections += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Drop what was under way."""
+        self._server.open_connections -= 1
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every request that is complete."""
+        self._buffer += data
+        self._work()
+
+    def _work(self) -> None:
+        while self._task is None and (received := self._take()) is not None:
+            if self._server.behaviour.record:
+                self._server.received.append(received)
+            self._answer(received)
+
+    def _take(self) -> Received | None:
+        head, found, rest = self._buffer.partition(b"\r\n\r\n")
+        if not found:
+            return None
+        first, *lines = head.decode("latin-1").split("\r\n")
+        pairs = (line.partition(":") for line in lines)
+        headers = {name.lower(): value.strip() for name, _, value in pairs}
+        length = int(headers.get("content-length", "0"))
+        if len(rest) < length:
+            return None
+        self._buffer = rest[length:]
+        body = json.loads(rest[:length]) if length else {}
+        return Received(first.split(" ")[1], headers, body)
+
+    def _answer(self, received: Received) -> None:
+        chat = received.path.endswith("/chat/completions")
+        if not chat and not received.path.endswith("/completions"):
+            self._transport.write(response(200, {"object": "list", "data": [{"id": "loopback"}]}))
+            return
+        behaviour = self._server.behaviour
+        stream = bool(received.body.get("stream"))
+        asked = not stream or bool((received.body.get("stream_options") or {}).get("include_usage"))
+        parts = self._server.reply(chat=chat, stream=stream, usage=asked and behaviour.usage)
+        fault = self._server.next_fault()
+        if fault == "200" and not behaviour.delay_s and not behaviour.chunk_delay_s:
+            self._transport.write(b"".join(parts))
+            return
+        self._task = asyncio.create_task(self._answer_slowly(fault, parts, chat))
+        self._task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled():
+            self._work()
+
+    async def _answer_slowly(self, fault: str, parts: Sequence[bytes], chat: bool) -> None:
+        write = self._transport.write
+        await asyncio.sleep(self._server.behaviour.delay_s)
+        match fault:
+            case "200":
+                write(parts[0])
+                for part in parts[1:-1]:
+                    await asyncio.sleep(self._server.behaviour.chunk_delay_s)
+                    write(part)
+                write(b"".join(parts[1:][-1:]))
+            case "hang":
+                await asyncio.Event().wait()
+            case "drip":
+                write(parts[0])
+                while True:
+                    write(event(chat, [choice(chat, "drip ")]))
+                    await asyncio.sleep(DRIP_S)
+            case "cut":
+                write(b"".join(parts[: len(parts) // 2]))
+                self._transport.close()
+            case "garbage":
+                write(parts[0] + http_chunk(b"data: {no JSON\n\n") + b"0\r\n\r\n")
+            case _:
+                code = int(fault)
+                message = f"scripted {HTTPStatus(code).phrase}"
+                write(response(code, {"error": {"message": message, "code": code}}))
+
+
+def envelope(chat: bool, choices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What every reply and every chunk of one looks like around its choices."""
+    return {
+        "id": "loopback",
+        "object": "chat.completion.chunk" if chat else "text_completion",
+        "created": 0,
+        "model": "loopback",
+        "choices": list(choices),
+    }
+
+
+def choice(
+    chat: bool, text: str, *, role: bool = False, finish: str | None = None
+) -> dict[str, Any]:
+    """One streamed choice with that text."""
+    if not chat:
+        return {"index": 0, "text": text, "finish_reason": finish}
+    delta = {"role": "assistant"} if role else {}
+    if finish is None:
+        delta["content"] = text
+    return {"index": 0, "delta": delta, "finish_reason": finish}
+
+
+def event(
+    chat: bool, choices: Sequence[Mapping[str, Any]], *, usage: Mapping[str, Any] | None = None
+) -> bytes:
+    """One server-sent event, framed as an HTTP chunk."""
+    content = envelope(chat, choices)
+    if usage is not None:
+        content["usage"] = usage
+    return http_chunk(f"data: {json.dumps(content)}\n\n".encode())
+
+
+def http_chunk(data: bytes) -> bytes:
+    """Data framed for `Transfer-Encoding: chunked`."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def response(code: int, content: Mapping[str, Any]) -> bytes:
+    """A whole JSON response."""
+    body = json.dumps(content).encode()
+    head = (
+        f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+@asynccontextmanager
+async def serve(behaviour: Behaviour, *, port: int = 0) -> AsyncIterator[Loopback]:
+    """A server on 127.0.0.1 for as long as the context lasts; port 0 takes a free one."""
+    loopback = Loopback(behaviour)
+    loop = asyncio.get_running_loop()
+    connections: list[Connection] = []
+
+    def connect() -> Connection:
+        connections.append(Connection(loopback))
+        return connections[-1]
+
+    server = await loop.create_server(connect, "127.0.0.1", port)
+    loopback.address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield loopback
+    finally:
+        server.close()
+        for connection in connections:
+            connection._transport.abort()
+        await asyncio.sleep(0)
+
+
+async def run(behaviour: Behaviour, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; the address goes to stdout as one line of JSON."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with serve(behaviour, port=port) as loopback:
+        print(json.dumps({"api_base": loopback.address}), flush=True)
+        await stop.wait()
+
+
+def scripted(text: str) -> str:
+    """One entry of `--script`. Raises ArgumentTypeError for what is neither a status code nor a fault."""
+    if text in FAULTS or (text.isdigit() and int(text) in set(HTTPStatus)):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is no status code and none of {', '.join(FAULTS)}")
+
+
+def main() -> None:
+    """Parse the command line and serve."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
+    parser.add_argument("--text", default=Behaviour.text, help="the reply to every request")
+    parser.add_argument("--delay-s", type=float, default=0.0, help="before the first byte")
+    parser.add_argument("--chunk-delay-s", type=float, default=0.0, help="before each chunk")
+    parser.add_argument("--no-usage", action="store_true", help="report no token counts")
+    parser.add_argument("--cached-tokens", type=int, help="report that many as cached")
+    parser.add_argument(
+        "--script",
+        type=scripted,
+        nargs="*",
+        default=(),
+        help=f"for each request in turn a status code or one of: {', '.join(FAULTS)}",
+    )
+    given = parser.parse_args()
+    behaviour = Behaviour(
+        text=given.text,
+        delay_s=given.delay_s,
+        chunk_delay_s=given.chunk_delay_s,
+        usage=not given.no_usage,
+        cached_tokens=given.cached_tokens,
+        script=given.script,
+    )
+    asyncio.run(run(behaviour, given.port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""`tuner ask`: runs an exported configuration on a question."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def ask(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Exported configuration.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+) -> None:
+    """Answer a question with an exported configuration, starting its model's server if need be."""
+    import asyncio
+
+    from tuner.cli.output import talk
+    from tuner.serving import start_exported
+    from workflows.agent import build
+    from workflows.config import load_agent_file
+    from workflows.llm import ChatClient
+
+    agent_file = load_agent_file(file)
+    with start_exported(agent_file, say=talk) as endpoint:
+        agent = build(agent_file.config, llm=ChatClient(endpoint.settings), pack=agent_file.pack)
+        outcome = asyncio.run(agent.run(question))
+    calls = sum(span.kind == "llm" for span in outcome.spans)
+    tools = len(outcome.spans) - calls
+    print(outcome.answer)
+    talk(f"{outcome.latency_s:.2f} s, {calls} model calls, {tools} tool calls")

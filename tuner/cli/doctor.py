@@ -1,0 +1,87 @@
+"""`tuner doctor`: what this machine offers."""
+
+from tuner.cli.arguments import AsJson
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Show what this machine offers: GPUs, meters, engines, weights, versions."""
+    from tuner.cli.output import print_json
+    from tuner.cli.output import print_table
+
+    rows = [*_machine(), *_gpus(), *_engines(), *_weights()]
+    if as_json:
+        print_json([{"what": what, "usable": ok, "detail": detail} for what, ok, detail in rows])
+        return
+    print_table(
+        "This machine", ["", "", ""], [[what, "yes" if ok else "no", why] for what, ok, why in rows]
+    )
+
+
+Finding = tuple[str, bool, str]
+"""What was looked at, whether it can be used, and the detail."""
+
+
+def _machine() -> list[Finding]:
+    import os
+    import platform
+    from importlib.metadata import version
+
+    import psutil
+
+    memory_gib = psutil.virtual_memory().total / 2**30
+    names = ("tuner", "optuna", "litellm", "optuna-dashboard")
+    return [
+        ("python", True, platform.python_version()),
+        (
+            "machine",
+            True,
+            f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {memory_gib:.0f} GiB",
+        ),
+        *((name, True, version(name)) for name in names),
+        (
+            "meter cpu_estimate",
+            True,
+            "CPU-seconds of a server that the study starts, times watts per core",
+        ),
+    ]
+
+
+def _gpus() -> list[Finding]:
+    from tuner.errors import UserError
+    from tuner.measure.nvml import list_gpus
+
+    try:
+        gpus = list_gpus()
+    except UserError as error:
+        return [("meter nvml", False, str(error))]
+    if not gpus:
+        return [("meter nvml", False, "the NVIDIA driver sees no GPU")]
+    return [
+        (f"meter nvml: {gpu.uuid}", gpu.problem is None, gpu.problem or gpu.name) for gpu in gpus
+    ]
+
+
+def _engines() -> list[Finding]:
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version
+
+    try:
+        return [("engine llama.cpp", True, f"xllamacpp {version('xllamacpp')}")]
+    except PackageNotFoundError:
+        return [("engine llama.cpp", False, "pip install 'tuner[local]'")]
+
+
+def _weights() -> list[Finding]:
+    from tuner.serving.weights import PINNED
+    from tuner.serving.weights import cached_path
+
+    return [
+        (
+            f"weights {name}",
+            cached_path(name).is_file(),
+            str(cached_path(name))
+            if cached_path(name).is_file()
+            else "fetched when a study asks for it",
+        )
+        for name in PINNED
+    ]

@@ -1,0 +1,81 @@
+"""`tuner front`: the Pareto front found so far, with intervals and membership."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+from typing import Any
+
+from tuner.cli.arguments import AsJson
+from tuner.cli.arguments import StudyPath
+
+if TYPE_CHECKING:
+    from tuner.results import Point
+    from tuner.spec import LoadedStudy
+    from tuner.store import Store
+
+
+def front(study: StudyPath, as_json: AsJson = False) -> None:
+    """Show the front: values with 95 % intervals, and how often each point stays on it under resampling."""
+    from tuner.cli.output import print_json
+    from tuner.spec import load_study
+    from tuner.store import Store
+
+    loaded = load_study(study)
+    store = Store.open(loaded.storage_url, loaded.spec.name)
+    if as_json:
+        print_json(_content(loaded, store))
+    else:
+        print_front(loaded, store)
+
+
+def print_front(study: "LoadedStudy", store: "Store") -> None:
+    """The front on the search questions, and the same configs on the holdout questions where measured."""
+    from tuner.cli.output import print_points
+    from tuner.results import confirmed
+    from tuner.results import search_front
+
+    objectives = study.spec.objectives
+    points = search_front(store, objectives)
+    if not points:
+        print("No trial is complete and within the constraints yet.")
+        return
+    print_points(study, f"Front on {points[0].n} search questions", points)
+    again = confirmed(store, objectives)
+    if again:
+        title = f"The same configs on {again[0].n} holdout questions, which the search never saw"
+        print_points(study, title, again)
+
+
+def _content(study: "LoadedStudy", store: "Store") -> dict[str, Any]:
+    from tuner.objectives import OBJECTIVES
+    from tuner.results import confirmed
+    from tuner.results import search_front
+
+    objectives = study.spec.objectives
+    trials = store.trials()
+    states = Counter(trial.state for trial in trials)
+    points = [*search_front(store, objectives), *confirmed(store, objectives)]
+    return {
+        "study": study.spec.name,
+        "task": study.spec.task["name"],
+        "objectives": [
+            {"name": name, "direction": OBJECTIVES[name].direction, "unit": OBJECTIVES[name].unit}
+            for name in objectives
+        ],
+        "trials": {
+            **{state: states[state] for state in ("complete", "pruned", "failed", "running")},
+            "derived": 0,
+        },
+        "points": [_point(point) for point in points],
+    }
+
+
+def _point(point: "Point") -> dict[str, Any]:
+    from tuner.export import describe
+
+    config = point.trial.config
+    return {
+        "trial": point.trial.number,
+        "config": None if config is None else config.model_dump(),
+        "split": point.split,
+        **describe(point),
+    }

@@ -1,0 +1,30 @@
+"""`tuner init`: a starter study and search space to edit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+STARTERS = ("search_spaces/quickstart.yaml", "studies/quickstart.yaml")
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")] = Path(),
+) -> None:
+    """Write a starter study and search space, to run as they are or to edit."""
+    from tuner.cli.output import talk
+    from tuner.errors import UserError
+
+    package = Path(__file__).parent.parent
+    for name in STARTERS:
+        target = folder / name
+        if target.exists():
+            raise UserError(f"{target} exists already", hint="name another folder: tuner init DIR")
+    for name in STARTERS:
+        # In the wheel they lie inside the package, in a checkout beside it.
+        source = next(path for path in (package / name, package.parent / name) if path.is_file())
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+        print(target)
+    talk(f"next: tuner run {folder / STARTERS[1]}")

@@ -1,0 +1,98 @@
+"""What the verbs print with: tables for people, JSON for programs, and how a config and a value are written."""
+
+import json
+import sys
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+from tuner.objectives import OBJECTIVES
+from workflows.config import AgentConfig
+from workflows.config import Knob
+
+if TYPE_CHECKING:
+    from tuner.results import Point
+    from tuner.spec import LoadedStudy
+
+
+def talk(text: str) -> None:
+    """A line for the person, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_json(content: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout; all columns but the first text ones are right-aligned by the caller's choice of order."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    for column in columns:
+        table.add_column(column, no_wrap=column != "config")
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False).print(table)
+
+
+def number(value: float) -> str:
+    """Three significant digits, plain where that is short."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def quantity(name: str, value: float) -> str:
+    """An objective's value with its unit's look: shares as percentages."""
+    return f"{100 * value:.0f} %" if OBJECTIVES[name].unit == "share" else number(value)
+
+
+def with_interval(point: "Point", name: str) -> str:
+    """Value and interval, `67 % [47, 82]`."""
+    low, high = point.intervals[name]
+    if OBJECTIVES[name].unit == "share":
+        return f"{100 * point.values[name]:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+    return f"{number(point.values[name])} [{number(low)}, {number(high)}]"
+
+
+def header(name: str, sources: Mapping[str, str]) -> str:
+    """An objective's column header: name, unit, and the source of what was metered."""
+    objective = OBJECTIVES[name]
+    unit = "" if objective.unit in ("share", "s") else f" [{objective.unit}]"
+    source = f" ({sources['energy']})" if objective.needs == "meter" and sources else ""
+    return f"{name}{unit}{source}"
+
+
+def knobs(study: "LoadedStudy", config: AgentConfig) -> dict[str, Knob]:
+    """The knobs of a config that its study varies, by their names within the workflow."""
+    flat = study.space.flat(config, study.models)
+    return {
+        name.partition(".")[2] or name: value for name, value in flat.items() if name != "workflow"
+    }
+
+
+def summary(study: "LoadedStudy", config: AgentConfig) -> str:
+    """A config in one line: workflow, then the knobs that the study varies."""
+    varied = (f"{name}={value}" for name, value in knobs(study, config).items())
+    return " ".join([config.workflow, *varied])
+
+
+def print_points(study: "LoadedStudy", title: str, points: Sequence["Point"]) -> None:
+    """A table of points, with intervals and membership."""
+    names = study.spec.objectives
+    sources = points[0].trial.sources if points else {}
+    rows = [
+        [
+            str(point.trial.number),
+            summary(study, point.trial.config) if point.trial.config else "",
+            *(with_interval(point, name) for name in names),
+            f"{100 * point.membership:.0f} %",
+        ]
+        for point in points
+    ]
+    columns = ["trial", "config", *(header(name, sources) for name in names), "on front"]
+    print_table(title, columns, rows)

@@ -1,0 +1,70 @@
+"""`tuner trace`: one agent run, span by span."""
+
+from typing import Annotated
+
+import typer
+
+from tuner.cli.arguments import AsJson
+from tuner.cli.arguments import StudyPath
+from tuner.cli.show import TrialNumber
+
+
+def trace(
+    study: StudyPath,
+    trial: TrialNumber,
+    example: Annotated[str, typer.Argument(metavar="EXAMPLE", help="Id of the example.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one agent run: every call with its time, tokens, and what was said."""
+    from dataclasses import asdict
+
+    from tuner.cli.output import print_json
+    from tuner.cli.show import find_trial
+    from tuner.errors import UserError
+    from tuner.spec import load_study
+    from tuner.store import Store
+
+    loaded = load_study(study)
+    store = Store.open(loaded.storage_url, loaded.spec.name)
+    found = find_trial(store, trial)
+    runs = [run for split in ("search", "holdout") for run in store.runs(found.trial_id, split)]
+    chosen = [run for run in runs if run.example_id == example]
+    if not chosen:
+        raise UserError(
+            f"trial {trial} has no example {example!r}; it has: "
+            f"{', '.join(run.example_id for run in runs) or 'none'}"
+        )
+    if as_json:
+        print_json([asdict(run) for run in chosen])
+        return
+    for run in chosen:
+        print(f"example {run.example_id}: answer {run.answer!r}, score {run.score:g}")
+        if run.error is not None:
+            print(f"failed: {run.error}")
+        shown = ""
+        for span in run.spans:
+            tokens = (
+                f", {span.tokens_in} tokens in ({span.tokens_cached} cached), {span.tokens_out} out"
+                if span.kind == "llm"
+                else ""
+            )
+            print(
+                f"\n{span.start_s:8.3f} s  {span.kind} {span.name}, {span.end_s - span.start_s:.3f} s{tokens}"
+            )
+            # A prompt usually goes on where the one before ended: only what is new is worth reading.
+            new = span.input.removeprefix(shown) if shown else span.input
+            print(_indented(new, "> "))
+            print(
+                _indented(
+                    span.output if span.error is None else f"{span.output} [{span.error}]", "< "
+                )
+            )
+            if span.kind == "llm":
+                shown = span.input
+        for checkpoint in run.checkpoints:
+            answer = "unknown" if checkpoint.answer is None else repr(checkpoint.answer)
+            print(f"\ncheckpoint {checkpoint.budget} at {checkpoint.elapsed_s:.3f} s: {answer}")
+
+
+def _indented(text: str, mark: str) -> str:
+    return "\n".join(f"            {mark}{line}" for line in text.strip("\n").split("\n"))

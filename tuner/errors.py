@@ -1,0 +1,42 @@
+"""What the tuner can refuse; at the bottom, so that every layer can say why.
+
+TunerError
+├── UserError        something that the user gave cannot be used: exit 2, no traceback
+│   ├── SpecError    a study or search-space file
+│   ├── DataError    a dataset file
+│   ├── ServingError a model's weights or server
+│   └── StoreError   a study's database
+└── TrialError       one trial cannot give its values; the study goes on
+"""
+
+
+class TunerError(Exception):
+    """Base of every error the tuner raises; `hint` says what to do about it."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UserError(TunerError):
+    """Something that the user gave cannot be used as it stands."""
+
+
+class SpecError(UserError):
+    """A study or search-space file cannot be used; the message names file, line and key."""
+
+
+class DataError(UserError):
+    """A dataset file cannot be read; the message names file and line."""
+
+
+class ServingError(UserError):
+    """A model's weights cannot be had, or its server does not come up or cannot be reached."""
+
+
+class StoreError(UserError):
+    """A study's database cannot be used with this study or this version."""
+
+
+class TrialError(TunerError):
+    """One trial cannot give its values; it is told as failed, and the study goes on."""

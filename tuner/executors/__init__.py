@@ -1,0 +1,19 @@
+"""Where an evaluation runs; one file a place, behind one method."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tuner.evaluate import Record
+from tuner.tasks import Example
+from workflows.config import AgentConfig
+
+
+class Executor(Protocol):
+    """Runs configs on examples."""
+
+    async def run(self, config: AgentConfig, examples: Sequence[Example], record: Record) -> None:
+        """Evaluate the config on each example and give `record` each run as it ends.
+
+        Raises ServingError when the model's server is gone, and what `record` raises.
+        """
+        ...

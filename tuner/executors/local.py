@@ -1,0 +1,71 @@
+"""Evaluation in this process, against servers that it started or was given the address of."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Literal
+
+from tuner.errors import ServingError
+from tuner.evaluate import Record
+from tuner.evaluate import evaluate
+from tuner.measure import Meter
+from tuner.records import ExampleRun
+from tuner.serving import Endpoint
+from tuner.tasks import Example
+from tuner.tasks import Task
+from workflows.agent import build
+from workflows.config import AgentConfig
+from workflows.errors import ModelError
+from workflows.llm import ChatClient
+from workflows.llm import Request
+from workflows.trace import Trace
+
+
+class LocalExecutor:
+    """One evaluation at a time, so that a metered device serves one config only."""
+
+    def __init__(
+        self,
+        *,
+        endpoints: Mapping[str, Endpoint],
+        meters: Mapping[str, Meter],
+        task: Task,
+        concurrency: int,
+        cache: Literal["isolated", "shared"],
+    ) -> None:
+        self._endpoints = endpoints
+        self._meters = meters
+        self._task = task
+        self._concurrency = concurrency
+        self._cache = cache
+        self._clients = {
+            name: ChatClient(endpoint.settings) for name, endpoint in endpoints.items()
+        }
+
+    async def warm_up(self) -> None:
+        """One short call to each model, so that no trial pays for first connections. Raises ServingError."""
+        for name, client in self._clients.items():
+            try:
+                await client.complete(Request(prompt="Hello", max_tokens=1), Trace())
+            except ModelError as error:
+                raise ServingError(f"model {name}: {error}", hint=error.hint) from None
+
+    async def run(self, config: AgentConfig, examples: Sequence[Example], record: Record) -> None:
+        """Evaluate the config here; the server's prompt cache is emptied first, unless it is shared."""
+        endpoint = self._endpoints[config.model]
+        endpoint.check()
+        if self._cache == "isolated":
+            endpoint.clear_cache()
+
+        def record_if_served(run: ExampleRun) -> None:
+            if run.error is not None:
+                endpoint.check()  # a dead server is no failure of the config's
+            record(run)
+
+        await evaluate(
+            build(config, llm=self._clients[config.model], pack=self._task.pack),
+            examples,
+            task=self._task,
+            meter=self._meters[config.model],
+            concurrency=self._concurrency,
+            record=record_if_served,
+        )

@@ -1,0 +1,128 @@
+"""From a study to one configuration that runs: the rules that choose a point, and the file that carries it."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner import front
+from tuner.errors import UserError
+from tuner.objectives import OBJECTIVES
+from tuner.results import Point
+from tuner.results import confirmed
+from tuner.results import search_front
+from tuner.spec import LoadedStudy
+from tuner.store import Store
+from workflows.agent_pack import AgentPack
+from workflows.config import AgentConfig
+from workflows.config import AgentFile
+from workflows.config import ModelSettings
+from workflows.config import dump_agent_file
+
+RULES: Mapping[str, str] = {
+    "knee": "",
+    "max-accuracy": "accuracy",
+    "min-energy": "energy_",
+    "min-latency": "latency_",
+}
+"""Rule to the beginning of the objective that it drives to its best; the knee balances all of them."""
+
+
+def choose(points: Sequence[Point], objectives: Sequence[str], rule: str) -> Point:
+    """The point that a rule chooses among these. Raises UserError for an unknown or unfit rule, or no points."""
+    if rule not in RULES:
+        raise UserError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
+    if not points:
+        raise UserError(
+            "there is no point to choose from: no trial is complete and within the constraints",
+            hint="tuner status shows how far the study is",
+        )
+    table = np.array([[point.values[name] for name in objectives] for point in points])
+    values = front.oriented(table, [OBJECTIVES[name].direction for name in objectives])
+    if rule == "knee":
+        return points[front.knee(values)]
+    driven = [index for index, name in enumerate(objectives) if name.startswith(RULES[rule])]
+    if not driven:
+        raise UserError(
+            f"rule {rule!r} needs an objective {RULES[rule]}… and the study has: {', '.join(objectives)}"
+        )
+    return points[front.extreme(values, driven[0])]
+
+
+def recommend(store: Store, objectives: Sequence[str], rule: str) -> Point:
+    """The point that a rule chooses: among those confirmed on the holdout questions where there are any.
+
+    Confirmed points that others dominate on the holdout questions are not recommended.
+    """
+    candidates = [point for point in confirmed(store, objectives) if point.on_front]
+    return choose(candidates or search_front(store, objectives), objectives, rule)
+
+
+def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
+    """Write the config that a rule recommends, with all that it needs to run; gives the point chosen."""
+    point = recommend(store, study.spec.objectives, rule)
+    config, row = point.trial.config, store.row()
+    if config is None or row is None:
+        raise UserError("the study has no complete trial yet")
+    model = row.provenance["models"][config.model]
+    task = study.load_task()
+    agent = AgentFile(
+        format_version=1,
+        config=config,
+        model=_reachable(model),
+        serve=model["serve"],
+        pack=_needed(task.pack, config),
+        provenance={
+            "study": study.spec.name,
+            "trial": point.trial.number,
+            "rule": rule,
+            "exported_on": date.today().isoformat(),
+            "task": {**study.spec.task, "fingerprint": task.fingerprint()},
+            "load": study.spec.load.model_dump(),
+            "cache": study.spec.cache,
+            "measured": _measured(store, study.spec.objectives, point),
+            "energy": model["energy"],
+            "versions": row.provenance["versions"],
+            "python": row.provenance["python"],
+            "machine": row.provenance["machine"],
+        },
+    )
+    dump_agent_file(agent, out)
+    return point
+
+
+def _reachable(model: Mapping[str, Any]) -> ModelSettings:
+    """The settings, less the address of a server that is gone when the study ends."""
+    settings = ModelSettings.model_validate(model["settings"])
+    return settings.model_copy(update={"api_base": None}) if model["serve"] else settings
+
+
+def _needed(pack: AgentPack, config: AgentConfig) -> AgentPack:
+    """The pack less the demonstrations that the config never shows."""
+    if config.params.get("demonstrations") == "nearest" and config.params.get("few_shot"):
+        return pack
+    shown = pack.demonstrations[: int(config.params.get("few_shot", 0))]
+    return pack.model_copy(update={"demonstrations": shown})
+
+
+def _measured(store: Store, objectives: Sequence[str], point: Point) -> dict[str, Any]:
+    both = [*search_front(store, objectives), *confirmed(store, objectives)]
+    return {
+        found.split: describe(found)
+        for found in both
+        if found.trial.trial_id == point.trial.trial_id
+    }
+
+
+def describe(point: Point) -> dict[str, Any]:
+    """A point's figures as plain data, as exports and `--json` show them."""
+    return {
+        "values": dict(point.values),
+        "intervals": {name: list(interval) for name, interval in point.intervals.items()},
+        "membership": point.membership,
+        "n": point.n,
+        "sources": dict(point.trial.sources),
+    }

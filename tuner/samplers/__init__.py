@@ -1,0 +1,27 @@
+"""Samplers by name: what decides which config is tried next; Optuna's own, set up as they do best here.
+
+A sampler is made afresh for every trial, seeded by the study's seed and the trial's number: a study that was
+interrupted proposes what it would have proposed anyway, and so does every worker.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import optuna
+
+SAMPLERS: Mapping[str, str] = {
+    "tpe": "tuner.samplers.tpe",
+    "nsga2": "tuner.samplers.nsga2",
+    "random": "tuner.samplers.random",
+}
+
+
+def make_sampler(name: str, *, seed: int, trial: int) -> "optuna.samplers.BaseSampler":
+    """The sampler that proposes the trial of that number; `name` is a key of SAMPLERS."""
+    drawn = np.random.SeedSequence([seed, trial]).generate_state(1)
+    sampler: optuna.samplers.BaseSampler = import_module(SAMPLERS[name]).make(int(drawn[0]))
+    return sampler

@@ -1,0 +1,156 @@
+"""YAML files with the line of every key, and pydantic's complaints about them in words.
+
+Apart from the models that the files are read into, so that studies and search spaces report mistakes
+alike: `file:line: key: what is wrong`.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel
+from pydantic import ValidationError
+
+from tuner.errors import SpecError
+
+Key = str | int
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A YAML mapping as read, with the line on which each of its keys stands."""
+
+    path: Path
+    content: dict[str, Any]
+    lines: dict[tuple[Key, ...], int]
+    prefix: tuple[Key, ...] = ()
+    """Where in the file this mapping stands."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Source":
+        """The file's mapping. Raises SpecError for a file that is missing, not YAML, or no mapping."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise SpecError(f"{path}: is not a text file in UTF-8") from None
+        try:
+            node = yaml.compose(text, Loader=yaml.SafeLoader)
+            content = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f":{mark.line + 1}" if mark is not None else ""
+            raise SpecError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+        if not isinstance(content, dict) or node is None:
+            raise SpecError(f"{path}: holds no keys", hint="start with: format_version: 1")
+        lines: dict[tuple[Key, ...], int] = {}
+        for key, number in _walk(node, ()):
+            if key in lines:
+                raise SpecError(
+                    f"{path}:{number}: {_dotted(key)}: stands here and on line {lines[key]}"
+                )
+            lines[key] = number
+        return cls(path, content, lines)
+
+    def error(self, key: tuple[Key, ...], message: str, hint: str | None = None) -> SpecError:
+        """A SpecError that says where: the line of the key, or of its nearest parent."""
+        known = key
+        while known and known not in self.lines:
+            known = known[:-1]
+        line = f":{self.lines[known]}" if known else ""
+        return SpecError(
+            f"{self.path}{line}: {_dotted((*self.prefix, *key))}: {message}", hint=hint
+        )
+
+    def below(self, key: str, *, without: str) -> "Source":
+        """The mapping under a key as a source of its own, less one of its keys."""
+        content = {name: value for name, value in self.content[key].items() if name != without}
+        lines = {where[1:]: line for where, line in self.lines.items() if where[:1] == (key,)}
+        return Source(self.path, content, lines, (*self.prefix, key))
+
+    def validate(self, model: type[Model]) -> Model:
+        """The content as an instance of the model. Raises SpecError that names every mistake."""
+        try:
+            # By way of JSON: strict models then take lists for tuples, as YAML writes them.
+            return model.model_validate_json(json.dumps(self.content, default=str))
+        except ValidationError as error:
+            mistakes = [self._mistake(model, dict(detail)) for detail in error.errors()]
+        text = "\n".join(str(mistake) for mistake in mistakes)
+        raise SpecError(text, hint=next((m.hint for m in mistakes if m.hint), None))
+
+    def _mistake(self, model: type[BaseModel], detail: dict[str, Any]) -> SpecError:
+        key = self._key(detail["loc"])
+        match detail["type"]:
+            case "extra_forbidden":
+                allowed = _fields(model, key[:-1])
+                close = difflib.get_close_matches(str(key[-1]), allowed, n=1)
+                hint = f"did you mean {close[0]}?" if close else None
+                return self.error(key, f"unknown key; known: {', '.join(allowed)}", hint)
+            case "missing":
+                return self.error(key, "is missing")
+            case "value_error":
+                return self.error(key, str(detail["ctx"]["error"]))
+            case _:
+                message = detail["msg"][0].lower() + detail["msg"][1:]
+                return self.error(key, f"{message}, not {detail['input']!r}")
+
+    def _key(self, location: tuple[Key, ...]) -> tuple[Key, ...]:
+        """The user's keys in pydantic's location, which also holds tags of unions; a missing key comes last."""
+        key: tuple[Key, ...] = ()
+        for index, part in enumerate(location):
+            if (*key, part) in self.lines or index == len(location) - 1:
+                key = (*key, part)
+        return key
+
+
+def _walk(node: yaml.Node, key: tuple[Key, ...]) -> Iterator[tuple[tuple[Key, ...], int]]:
+    if isinstance(node, yaml.MappingNode):
+        for name, below in node.value:
+            yield (*key, str(name.value)), name.start_mark.line + 1
+            yield from _walk(below, (*key, str(name.value)))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, below in enumerate(node.value):
+            yield (*key, index), below.start_mark.line + 1
+            yield from _walk(below, (*key, index))
+
+
+def _dotted(key: tuple[Key, ...]) -> str:
+    return ".".join(str(part) for part in key) or "file"
+
+
+def _fields(model: type[BaseModel], key: tuple[Key, ...]) -> list[str]:
+    """Names that are allowed under a key, as far as the annotations tell."""
+    schema = model.model_json_schema()
+    definitions = schema.get("$defs", {})
+    names: list[str] = []
+    nodes = [schema]
+    for part in key:
+        below: list[dict[str, Any]] = []
+        for node in _resolved(nodes, definitions):
+            if part in node.get("properties", {}):
+                below.append(node["properties"][part])
+            elif isinstance(node.get("additionalProperties"), dict):
+                below.append(node["additionalProperties"])
+        nodes = below
+    for node in _resolved(nodes, definitions):
+        names += [name for name in node.get("properties", {}) if name not in names]
+    return names
+
+
+def _resolved(nodes: list[dict[str, Any]], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for node in nodes:
+        if "$ref" in node:
+            found += _resolved([definitions[node["$ref"].rsplit("/", 1)[1]]], definitions)
+        for union in ("anyOf", "oneOf", "allOf"):
+            found += _resolved(node.get(union, []), definitions)
+        if "properties" in node or "additionalProperties" in node:
+            found.append(node)
+    return found

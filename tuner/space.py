@@ -1,0 +1,315 @@
+"""A search space as data: which values each knob may take and when, its size, and the one walk to an AgentConfig.
+
+The walk is written once and driven by a chooser, so that sampling a trial, listing the space and finding
+the flat parameters of a known config cannot disagree.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Annotated
+from typing import Any
+from typing import Literal
+from typing import cast
+
+import numpy as np
+from pydantic import BaseModel
+from pydantic import BeforeValidator
+from pydantic import ConfigDict
+from pydantic import Discriminator
+from pydantic import Field
+from pydantic import Tag
+from pydantic import ValidationError
+from pydantic import field_validator
+from pydantic import model_validator
+
+from tuner.condition import Condition
+from tuner.source import Source
+from workflows.agent import WORKFLOWS
+from workflows.agent import WorkflowKind
+from workflows.agent import workflow_kind
+from workflows.config import AgentConfig
+from workflows.config import Knob
+
+if TYPE_CHECKING:
+    import optuna
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Conditional(_Data):
+    when: dict[str, Knob] = Field(
+        default_factory=dict, description="knobs above to conditions: {few_shot: '>= 1'}"
+    )
+
+    def applies(self, chosen: Mapping[str, Knob]) -> bool:
+        """Whether the knob is open, given those above it; one that is not open meets no condition."""
+        return all(
+            on in chosen and Condition.parse(text).holds(chosen[on])
+            for on, text in self.when.items()
+        )
+
+
+class Choices(_Conditional):
+    """One of several values; a list in YAML is short for it."""
+
+    choices: tuple[Knob, ...] = Field(min_length=1, strict=False)
+
+    @field_validator("choices")
+    @classmethod
+    def _differ(cls, choices: tuple[Knob, ...]) -> tuple[Knob, ...]:
+        if len(set(map(repr, choices))) < len(choices):
+            raise ValueError(f"names a value twice: {', '.join(map(repr, choices))}")
+        return choices
+
+    def values(self) -> tuple[Knob, ...]:
+        """Every value, in the order given."""
+        return self.choices
+
+    def ends(self) -> tuple[Knob, ...]:
+        """Values that must lie within the workflow's bounds for all to do so."""
+        return self.choices
+
+    def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> Knob:
+        """A value from Optuna."""
+        if len(self.choices) == 1:
+            return self.choices[0]
+        return cast(Knob, trial.suggest_categorical(name, self.choices))
+
+
+class Range(_Conditional):
+    """Whole numbers when both ends are, else real ones; with `step` from `low` on, `log` for ratios."""
+
+    low: int | float
+    high: int | float
+    step: int | float | None = Field(default=None, gt=0)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Range":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log needs low above 0 and no step")
+        return self
+
+    @property
+    def _whole(self) -> bool:
+        parts: tuple[Any, ...] = (self.low, self.high, self.step)
+        return not any(isinstance(part, float) for part in parts)
+
+    def values(self) -> tuple[Knob, ...] | None:
+        """Every value, None where there is a continuum of them."""
+        if self._whole:
+            return tuple(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
+        if self.step is None:
+            return None
+        count = int(np.floor((self.high - self.low) / self.step + 1e-9)) + 1
+        return tuple(float(self.low + index * self.step) for index in range(count))
+
+    def ends(self) -> tuple[Knob, ...]:
+        """The two ends."""
+        return (self.low, self.high)
+
+    def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> Knob:
+        """A value from Optuna."""
+        if self._whole:
+            low, high = int(self.low), int(self.high)
+            return trial.suggest_int(name, low, high, step=int(self.step or 1), log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+
+def _kind_of_domain(content: Any) -> str:
+    is_range = isinstance(content, Range) or (isinstance(content, dict) and "low" in content)
+    return "Range" if is_range else "Choices"
+
+
+def _spelled_out(content: Any) -> Any:
+    """A knob's short forms in full: a list is its choices, a single value the only one."""
+    if isinstance(content, list):
+        return {"choices": content}
+    return content if isinstance(content, dict) else {"choices": [content]}
+
+
+Domain = Annotated[
+    Annotated[Choices, Tag("Choices")] | Annotated[Range, Tag("Range")],
+    Discriminator(_kind_of_domain),
+    BeforeValidator(_spelled_out),
+]
+
+Choose = Callable[[str, Domain], Knob]
+"""Takes a flat name (`react.max_steps`) and its domain, gives a value."""
+
+
+class SearchSpace(_Data):
+    """Which configs a study may try: for each workflow, its knobs in order; a knob left out keeps its default."""
+
+    format_version: Literal[1]
+    name: str = Field(min_length=1)
+    workflows: dict[str, dict[str, Domain]] = Field(min_length=1)
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change when what can be sampled does."""
+        content = self.model_dump(mode="json", exclude={"name"})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def walk(self, models: Sequence[str], choose: Choose) -> AgentConfig:
+        """The config that the chooser's answers lead to, every param filled in.
+
+        Knobs whose condition does not hold keep the workflow's default, so that configs that behave
+        alike are equal.
+        """
+        workflow = str(choose("workflow", Choices(choices=tuple(self.workflows))))
+        model = str(choose("model", Choices(choices=tuple(models))))
+        params: dict[str, Knob] = {}
+        for knob, domain in self.workflows[workflow].items():
+            if domain.applies(params):
+                params[knob] = choose(f"{workflow}.{knob}", domain)
+        full = workflow_kind(workflow).params.model_validate(params).model_dump()
+        return AgentConfig(workflow=workflow, model=model, params=full)
+
+    def sample(self, trial: "optuna.trial.BaseTrial", models: Sequence[str]) -> AgentConfig:
+        """A config whose open knobs Optuna chose."""
+        return self.walk(models, lambda name, domain: domain.suggest(trial, name))
+
+    def draw(self, models: Sequence[str], rng: np.random.Generator) -> AgentConfig:
+        """A config each of whose knobs is drawn uniformly."""
+
+        def choose(name: str, domain: Domain) -> Knob:
+            values = domain.values()
+            if values is not None:
+                return values[int(rng.integers(len(values)))]
+            low, high = domain.ends()
+            return float(rng.uniform(float(low), float(high)))
+
+        return self.walk(models, choose)
+
+    def flat(self, config: AgentConfig, models: Sequence[str]) -> dict[str, Knob]:
+        """Optuna's parameters of a config of this space, for enqueueing it."""
+        flat: dict[str, Knob] = {}
+
+        def choose(name: str, domain: Domain) -> Knob:
+            chosen: Knob
+            if name in ("workflow", "model"):
+                chosen = getattr(config, name)
+            else:
+                chosen = config.params[name.partition(".")[2]]
+            if len(domain.values() or (0, 0)) > 1:
+                flat[name] = chosen
+            return chosen
+
+        self.walk(models, choose)
+        return flat
+
+    def configs(self, models: Sequence[str]) -> Iterator[AgentConfig] | None:
+        """Every config once, in a fixed order; None where a knob has a continuum of values."""
+        domains = [domain for knobs in self.workflows.values() for domain in knobs.values()]
+        if any(domain.values() is None for domain in domains):
+            return None
+        return self._listed(models)
+
+    def _listed(self, models: Sequence[str]) -> Iterator[AgentConfig]:
+        path: list[int] = []
+        """Which value is taken at each choice of the walk; the last one is advanced like a counter."""
+        while True:
+            widths: list[int] = []
+
+            def choose(name: str, domain: Domain, widths: list[int] = widths) -> Knob:
+                values = domain.values() or ()
+                if len(widths) == len(path):
+                    path.append(0)
+                widths.append(len(values))
+                return values[path[len(widths) - 1]]
+
+            yield self.walk(models, choose)
+            while path and path[-1] + 1 == widths[len(path) - 1]:
+                path.pop()
+            if not path:
+                return
+            path[-1] += 1
+
+    def size(self, models: Sequence[str]) -> int | None:
+        """How many configs there are; None where a knob has a continuum of values."""
+        sizes = [_size(knobs) for knobs in self.workflows.values()]
+        known = [size for size in sizes if size is not None]
+        return sum(known) * len(models) if len(known) == len(sizes) else None
+
+
+def _size(knobs: Mapping[str, Domain]) -> int | None:
+    """Configs of one workflow: knobs without conditions multiply, the others are counted by listing them."""
+    values: dict[str, Sequence[Knob]] = {}
+    for knob, domain in knobs.items():
+        listed = domain.values()
+        if listed is None:
+            return None
+        values[knob] = listed
+    tied = {on for domain in knobs.values() for on in domain.when}
+    tied |= {knob for knob, domain in knobs.items() if domain.when}
+    free = math.prod(len(values[knob]) for knob in knobs if knob not in tied)
+
+    def count(waiting: Sequence[str], chosen: Mapping[str, Knob]) -> int:
+        if not waiting:
+            return 1
+        knob, *rest = waiting
+        if not knobs[knob].applies(chosen):
+            return count(rest, chosen)
+        return sum(count(rest, {**chosen, knob: value}) for value in values[knob])
+
+    return free * count([knob for knob in knobs if knob in tied], {})
+
+
+def load_space(path: Path) -> SearchSpace:
+    """A search-space file, checked against the workflows that it names. Raises SpecError."""
+    source = Source.read(path)
+    space = source.validate(SearchSpace)
+    for workflow, knobs in space.workflows.items():
+        if workflow not in WORKFLOWS:
+            known = ", ".join(WORKFLOWS)
+            raise source.error(
+                ("workflows", workflow), f"unknown workflow {workflow!r}; known: {known}"
+            )
+        kind = workflow_kind(workflow)
+        for knob, domain in knobs.items():
+            _check_knob(source, kind, workflow, knob, domain, earlier=list(knobs))
+    return space
+
+
+def _check_knob(
+    source: Source,
+    kind: WorkflowKind,
+    workflow: str,
+    knob: str,
+    domain: Domain,
+    *,
+    earlier: list[str],
+) -> None:
+    key = ("workflows", workflow, knob)
+    fields = kind.params.model_fields
+    if knob not in fields:
+        raise source.error(key, f"unknown knob {knob!r} of {workflow}; known: {', '.join(fields)}")
+    before = earlier[: earlier.index(knob)]
+    for on, text in domain.when.items():
+        if on not in before:
+            known = ", ".join(before) or "none"
+            raise source.error((*key, "when", on), f"is not a knob above {knob}; above it: {known}")
+        try:
+            Condition.parse(text)
+        except ValueError as error:
+            raise source.error((*key, "when", on), str(error)) from None
+    for value in domain.ends():
+        try:
+            kind.params.model_validate({knob: value})
+        except ValidationError as error:
+            message = error.errors()[0]["msg"]
+            message = message[0].lower() + message[1:]
+            raise source.error(
+                key, f"{value!r} is outside the workflow's bounds: {message}"
+            ) from None

@@ -1,0 +1,214 @@
+"""A study file with its search space as frozen, validated data; every mistake a file can hold surfaces here."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic import BeforeValidator
+from pydantic import ConfigDict
+from pydantic import Field
+from pydantic import field_validator
+
+from tuner.condition import Condition
+from tuner.errors import SpecError
+from tuner.objectives import OBJECTIVES
+from tuner.samplers import SAMPLERS
+from tuner.serving import ModelSpec
+from tuner.source import Source
+from tuner.space import SearchSpace
+from tuner.space import load_space
+from tuner.tasks import TASKS
+from tuner.tasks import Task
+from tuner.tasks import TaskOptions
+from tuner.tasks import load_task
+from tuner.tasks import task_options
+
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _duration_s(content: Any) -> Any:
+    """Seconds of `90s`, `10m`, `1.5h` or a plain number of seconds."""
+    if not isinstance(content, str):
+        return content
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh])\s*", content)
+    if match is None:
+        raise ValueError(f"{content!r} is no duration; write 90s, 10m or 1.5h")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Load(_Data):
+    """How many questions are under way at once (closed loop)."""
+
+    concurrency: int = Field(default=1, ge=1, le=1024)
+
+
+class Sampler(_Data):
+    """What decides which config is tried next, and its seed."""
+
+    name: str = "tpe"
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in SAMPLERS:
+            raise ValueError(f"unknown sampler {name!r}; known: {', '.join(SAMPLERS)}")
+        return name
+
+
+class Budget(_Data):
+    """When a study ends. A trial under way is finished, so the wall clock may be passed by one trial."""
+
+    trials: int = Field(ge=1, description="configs evaluated; replays of known ones do not count")
+    wall_clock: Annotated[float, BeforeValidator(_duration_s), Field(gt=0)] | None = Field(
+        default=None, description="time spent searching, over all runs: 90s, 10m, 1.5h"
+    )
+
+
+class StudySpec(_Data):
+    """A study file. Paths and SQLite files in it are relative to it."""
+
+    format_version: Literal[1]
+    name: str = Field(min_length=1, max_length=200, pattern=r"^[\w.-]+$")
+    task: dict[str, Any]
+    search_space: str
+    models: dict[str, ModelSpec] = Field(min_length=1)
+    objectives: tuple[str, ...] = Field(min_length=2, max_length=5)
+    constraints: dict[str, str] = Field(default_factory=dict)
+    load: Load = Load()
+    cache: Literal["isolated", "shared"] = Field(
+        default="isolated", description="whether a trial may find prompts of the one before cached"
+    )
+    sampler: Sampler = Sampler()
+    budget: Budget
+    max_failure_rate: float = Field(
+        default=0.5, ge=0, lt=1, description="share of failed questions above which a trial fails"
+    )
+    storage: str = "sqlite:///tuner.db"
+
+    @field_validator("objectives")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in OBJECTIVES:
+                raise ValueError(f"unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"names an objective twice: {', '.join(names)}")
+        return names
+
+    @field_validator("constraints")
+    @classmethod
+    def _are_bounds(cls, constraints: dict[str, str]) -> dict[str, str]:
+        for name, text in constraints.items():
+            if name not in OBJECTIVES:
+                raise ValueError(f"unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+            condition = Condition.parse(text)
+            if condition.sign not in ("<=", ">=") or isinstance(condition.value, str | bool):
+                raise ValueError(f"{name}: {text!r} is no bound; write <= 20 or >= 0.5")
+        return constraints
+
+
+class LoadedStudy(BaseModel):
+    """A study with everything its file points to: the space, the task's options, the folder it lies in."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    path: Path
+    spec: StudySpec
+    space: SearchSpace
+    task_options: TaskOptions
+    storage_url: str
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models, in the order of the file."""
+        return tuple(self.spec.models)
+
+    def measured(self) -> tuple[str, ...]:
+        """Objectives to be measured: those optimised, then those only constrained."""
+        extra = [name for name in self.spec.constraints if name not in self.spec.objectives]
+        return (*self.spec.objectives, *extra)
+
+    def load_task(self) -> Task:
+        """The task with its questions. Raises DataError."""
+        return load_task(self.spec.task["name"], self.task_options, base=self.path.parent)
+
+    def fingerprint(self, task: Task) -> dict[str, str]:
+        """What must not change within one storage, part by part, so that a refusal can name the part."""
+        spec = self.spec
+        models = {
+            name: model.model_dump(mode="json", exclude={"timeout_s", "max_retries", "port"})
+            for name, model in spec.models.items()
+        }
+        return {
+            "search space": self.space.fingerprint(),
+            "task": task.fingerprint(),
+            "models": fingerprint_of(models),
+            "objectives": fingerprint_of([spec.objectives, sorted(spec.constraints.items())]),
+            "load": fingerprint_of([spec.load.model_dump(), spec.cache]),
+        }
+
+
+def load_study(path: str | Path) -> LoadedStudy:
+    """A study file and its search space. Raises SpecError that says file, line, key and what is allowed."""
+    path = Path(path)
+    source = Source.read(path)
+    spec = source.validate(StudySpec)
+    options = _task_options(source, spec)
+    space_path = path.parent / spec.search_space
+    if not space_path.is_file():
+        raise source.error(("search_space",), f"there is no file {space_path}")
+    return LoadedStudy(
+        path=path,
+        spec=spec,
+        space=load_space(space_path),
+        task_options=options,
+        storage_url=_storage_url(source, spec),
+    )
+
+
+def _task_options(source: Source, spec: StudySpec) -> TaskOptions:
+    name = spec.task.get("name")
+    if name is None:
+        raise source.error(("task",), "has no name", hint=f"known tasks: {', '.join(TASKS)}")
+    try:
+        model = task_options(str(name))
+    except SpecError as error:
+        raise source.error(("task", "name"), str(error)) from None
+    return source.below("task", without="name").validate(model)
+
+
+def _storage_url(source: Source, spec: StudySpec) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(spec.storage)
+    except ArgumentError:
+        raise source.error(
+            ("storage",), f"{spec.storage!r} is no database URL", hint="sqlite:///tuner.db"
+        ) from None
+    if url.get_backend_name() != "sqlite":
+        return spec.storage
+    if not url.database or url.database == ":memory:":
+        raise source.error(
+            ("storage",), "a study must outlive its process", hint="sqlite:///tuner.db"
+        )
+    file = (source.path.parent / url.database).resolve()
+    if not file.parent.is_dir():
+        raise source.error(("storage",), f"there is no folder {file.parent}")
+    return url.set(database=str(file)).render_as_string(hide_password=False)
+
+
+def fingerprint_of(content: Any) -> str:
+    """16 hex digits that change when the content does; it must be plain JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,377 @@
+"""What a study keeps: every example as it finishes, every trial's config and values, and who runs the study.
+
+The only module that reads or writes our tables. Writing is idempotent where a crash may repeat it: a finished
+example is kept once, however often it is reported.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.errors import StoreError
+from tuner.records import ExampleRun
+from tuner.records import Reading
+from tuner.records import TrialRecord
+from tuner.store import schema
+from tuner.store.codec import pack_trace
+from tuner.store.codec import unpack_trace
+from tuner.store.schema import shown
+from tuner.store.tables import SCHEMA_VERSION
+from tuner.store.tables import example_runs
+from tuner.store.tables import optuna_studies
+from tuner.store.tables import optuna_trials
+from tuner.store.tables import studies
+from tuner.store.tables import trials
+from workflows.config import AgentConfig
+
+_STATES = {
+    "WAITING": "waiting",
+    "RUNNING": "running",
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "FAIL": "failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRow:
+    """A study as it is kept."""
+
+    fingerprint: Mapping[str, str]
+    spec: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    owner: str | None
+    owner_seen_at: float | None
+    search_s: float
+    """Time spent searching, over all runs."""
+
+
+class Store:
+    """One study's records in a database that Optuna's storage shares."""
+
+    def __init__(self, engine: sa.Engine, study: str) -> None:
+        self._engine = engine
+        self._study_id = self._find(study)
+
+    @classmethod
+    def open(cls, url: str, study: str) -> "Store":
+        """An existing study, to be read. Raises StoreError when there is none, or of another version."""
+        file = sa.make_url(url).database
+        if sa.make_url(url).get_backend_name() == "sqlite" and not _exists(file):
+            raise StoreError(
+                f"{shown(url)}: there is no such file yet", hint="run it first: tuner run STUDY"
+            )
+        engine = schema.make_engine(url)
+        version = schema.stored_version(engine)
+        schema.refuse_newer(engine, version)
+        if version is None or version < SCHEMA_VERSION:
+            raise StoreError(
+                f"{shown(url)}: holds no study of this version of tuner",
+                hint="tuner run STUDY makes it, or brings it up to date",
+            )
+        return cls(engine, study)
+
+    @classmethod
+    def create(cls, url: str, study: str) -> "Store":
+        """A study that Optuna's storage already has, with our tables brought up to date."""
+        engine = schema.make_engine(url)
+        schema.migrate(engine)
+        return cls(engine, study)
+
+    def close(self) -> None:
+        """Let go of the database's connections."""
+        self._engine.dispose()
+
+    def _find(self, study: str) -> int:
+        with self._engine.connect() as connection:
+            query = sa.select(optuna_studies.c.study_id).where(optuna_studies.c.study_name == study)
+            found = connection.execute(query).scalar()
+        if found is None:
+            raise StoreError(
+                f"{shown(self._engine.url)}: holds no study named {study!r}",
+                hint="run it first: tuner run STUDY",
+            )
+        return int(found)
+
+    # The study
+
+    def row(self) -> StudyRow | None:
+        """The study as it is kept, None before `register`."""
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                sa.select(studies).where(studies.c.study_id == self._study_id)
+            ).first()
+        if row is None:
+            return None
+        content = dict(row._mapping)
+        content.pop("study_id")
+        return StudyRow(**content)
+
+    def register(
+        self,
+        fingerprint: Mapping[str, str],
+        *,
+        spec: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+    ) -> None:
+        """Keep what the study is and where it runs.
+
+        Parts of the fingerprint that were not known before are added. Raises StoreError naming the
+        parts that are known and differ.
+        """
+        row = self.row()
+        if row is None:
+            self._insert_study(fingerprint, spec)
+            return
+        changed = [
+            part for part, value in fingerprint.items() if row.fingerprint.get(part, value) != value
+        ]
+        if changed:
+            raise StoreError(
+                f"{shown(self._engine.url)}: holds this study with another {' and another '.join(changed)}; "
+                "its results cannot be mixed with new ones",
+                hint="give the study a new name or another storage, or undo the change",
+            )
+        known = {**row.fingerprint, **fingerprint}
+        with self._engine.begin() as connection:
+            connection.execute(
+                self._update_study(
+                    fingerprint=known,
+                    spec=dict(spec),
+                    provenance={**row.provenance, **provenance},
+                )
+            )
+
+    def _insert_study(self, fingerprint: Mapping[str, str], spec: Mapping[str, Any]) -> None:
+        # Rows of a study that was deleted where foreign keys are not kept (a bare SQLite connection)
+        # would pass to the next trials that get their numbers.
+        self._sweep()
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.insert(studies).values(
+                    study_id=self._study_id,
+                    fingerprint=dict(fingerprint),
+                    spec=dict(spec),
+                    provenance={},
+                    search_s=0.0,
+                )
+            )
+
+    def _sweep(self) -> None:
+        known = sa.select(optuna_trials.c.trial_id)
+        with self._engine.begin() as connection:
+            for table in (example_runs, trials):
+                connection.execute(sa.delete(table).where(table.c.trial_id.not_in(known)))
+            known = sa.select(optuna_studies.c.study_id)
+            connection.execute(sa.delete(studies).where(studies.c.study_id.not_in(known)))
+
+    def _update_study(self, **values: Any) -> sa.Update:
+        return sa.update(studies).where(studies.c.study_id == self._study_id).values(**values)
+
+    def claim(self, owner: str, previous: str | None) -> bool:
+        """Become the study's owner if it is still `previous`'s; whether that worked."""
+        update = self._update_study(owner=owner, owner_seen_at=time.time())
+        condition = studies.c.owner.is_(None) if previous is None else studies.c.owner == previous
+        with self._engine.begin() as connection:
+            return connection.execute(update.where(condition)).rowcount == 1
+
+    def release(self, owner: str) -> None:
+        """Stop being the owner."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                self._update_study(owner=None, owner_seen_at=None).where(studies.c.owner == owner)
+            )
+
+    # Trials
+
+    def trial_id(self, number: int) -> int:
+        """The database's id of the trial of that number."""
+        query = sa.select(optuna_trials.c.trial_id).where(
+            optuna_trials.c.study_id == self._study_id, optuna_trials.c.number == number
+        )
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def save_config(self, trial_id: int, config: AgentConfig) -> None:
+        """Keep a trial's config before its first example runs."""
+        values = {"config": config.model_dump(), "config_hash": config.hash(), "feasible": True}
+        with self._engine.begin() as connection:
+            query = sa.select(trials.c.trial_id).where(trials.c.trial_id == trial_id)
+            if connection.execute(query).first() is None:
+                connection.execute(sa.insert(trials).values(trial_id=trial_id, **values))
+
+    def finish(
+        self,
+        trial_id: int,
+        *,
+        values: Mapping[str, float] | None = None,
+        feasible: bool = True,
+        replay_of: int | None = None,
+        failure: str | None = None,
+    ) -> None:
+        """Keep how a trial ended, before Optuna is told."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                sa.update(trials)
+                .where(trials.c.trial_id == trial_id)
+                .values(
+                    objectives=None if values is None else dict(values),
+                    feasible=feasible,
+                    replay_of=replay_of,
+                    failure=failure,
+                )
+            )
+
+    def trials(self) -> list[TrialRecord]:
+        """Every trial of the study, in the order of their numbers."""
+        query = (
+            sa.select(optuna_trials, *(trials.c[name] for name in _TRIAL_COLUMNS))
+            .join_from(
+                optuna_trials, trials, trials.c.trial_id == optuna_trials.c.trial_id, isouter=True
+            )
+            .where(optuna_trials.c.study_id == self._study_id)
+            .order_by(optuna_trials.c.number)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        sources = self._sources()
+        return [
+            TrialRecord(
+                trial_id=row.trial_id,
+                number=row.number,
+                state=_STATES[row.state],  # type: ignore[arg-type]
+                config=None if row.config is None else AgentConfig.model_construct(**row.config),
+                values=row.objectives,
+                feasible=row.feasible is not False,
+                replay_of=row.replay_of,
+                failure=row.failure,
+                sources={"energy": sources[row.trial_id]} if row.trial_id in sources else {},
+            )
+            for row in rows
+        ]
+
+    def _sources(self) -> dict[int, str]:
+        query = (
+            sa.select(example_runs.c.trial_id, sa.func.min(example_runs.c.energy_source))
+            .where(example_runs.c.trial_id.in_(self._trial_ids()))
+            .group_by(example_runs.c.trial_id)
+        )
+        with self._engine.connect() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def _trial_ids(self) -> sa.Select[Any]:
+        return sa.select(optuna_trials.c.trial_id).where(optuna_trials.c.study_id == self._study_id)
+
+    # Example runs
+
+    def save_run(
+        self, trial_id: int, split: str, run: ExampleRun, *, owner: str, search_s: float
+    ) -> None:
+        """Keep a finished example, and add to the time spent searching. Raises StoreError when `owner` no longer is."""
+        with self._engine.begin() as connection:
+            update = self._update_study(
+                search_s=studies.c.search_s + search_s, owner_seen_at=time.time()
+            )
+            if connection.execute(update.where(studies.c.owner == owner)).rowcount == 0:
+                raise StoreError(
+                    f"{shown(self._engine.url)}: the study was taken over by another run, or deleted"
+                )
+            connection.execute(
+                sa.insert(example_runs).values(trial_id=trial_id, split=split, **_columns_of(run))
+            )
+
+    def finished(self, trial_id: int, split: str) -> set[tuple[str, int]]:
+        """(example, repeat) of the examples that need not run again."""
+        query = sa.select(example_runs.c.example_id, example_runs.c.repeat).where(
+            example_runs.c.trial_id == trial_id, example_runs.c.split == split
+        )
+        with self._engine.connect() as connection:
+            return {(row.example_id, row.repeat) for row in connection.execute(query)}
+
+    def runs(self, trial_id: int, split: str) -> tuple[ExampleRun, ...]:
+        """The finished examples of a trial, spans and all, in the order in which they finished."""
+        query = (
+            sa.select(example_runs)
+            .where(example_runs.c.trial_id == trial_id, example_runs.c.split == split)
+            .order_by(example_runs.c.run_id)
+        )
+        with self._engine.connect() as connection:
+            return tuple(_run_of(row._asdict()) for row in connection.execute(query))
+
+    def light_runs(self, split: str) -> dict[int, list[ExampleRun]]:
+        """All finished examples of the study by trial, without answers and spans: for summaries of whole studies."""
+        query = (
+            sa.select(example_runs.c.trial_id, *(example_runs.c[name] for name in _LIGHT_COLUMNS))
+            .where(example_runs.c.split == split, example_runs.c.trial_id.in_(self._trial_ids()))
+            .order_by(example_runs.c.trial_id, example_runs.c.example_id, example_runs.c.repeat)
+        )
+        found: dict[int, list[ExampleRun]] = defaultdict(list)
+        with self._engine.connect() as connection:
+            for trial_id, *values in connection.execute(query):
+                found[trial_id].append(_light_run(values))
+        return dict(found)
+
+
+_TRIAL_COLUMNS = ("config", "objectives", "feasible", "replay_of", "failure")
+_LIGHT_COLUMNS = (
+    "example_id",
+    "repeat",
+    "score",
+    "latency_s",
+    "energy_j",
+    "energy_source",
+    "tokens_in",
+    "tokens_out",
+    "tokens_cached",
+    "cost_usd",
+    "llm_calls",
+    "tool_calls",
+    "llm_s",
+    "tool_only_s",
+    "started_s",
+)
+
+
+def _columns_of(run: ExampleRun) -> dict[str, Any]:
+    plain = (
+        "example_id repeat answer score error latency_s tokens_in tokens_out tokens_cached cost_usd "
+        "llm_calls tool_calls llm_s tool_only_s started_s"
+    )
+    return {
+        **{name: getattr(run, name) for name in plain.split()},
+        "energy_j": run.energy.joules,
+        "energy_source": run.energy.source,
+        "energy_scope": run.energy.scope,
+        "energy_problem": run.energy.problem,
+        "trace": pack_trace(run.spans, run.checkpoints),
+    }
+
+
+def _run_of(row: Mapping[str, Any]) -> ExampleRun:
+    values = dict(row)
+    for name in ("run_id", "trial_id", "split"):
+        values.pop(name)
+    reading = Reading(
+        joules=values.pop("energy_j"),
+        source=values.pop("energy_source"),
+        scope=values.pop("energy_scope"),
+        problem=values.pop("energy_problem"),
+    )
+    spans, checkpoints = unpack_trace(values.pop("trace"))
+    return ExampleRun(**values, energy=reading, spans=spans, checkpoints=checkpoints)
+
+
+def _light_run(values: list[Any]) -> ExampleRun:
+    content = dict(zip(_LIGHT_COLUMNS, values, strict=True))
+    reading = Reading(content.pop("energy_j"), content.pop("energy_source"), "")
+    return ExampleRun(**content, answer="", error=None, energy=reading, spans=(), checkpoints=())
+
+
+def _exists(file: str | None) -> bool:
+    from pathlib import Path
+
+    return file is not None and Path(file).is_file()

@@ -1,0 +1,103 @@
+"""Opening a database: engine settings, Optuna's storage beside ours, and migrations of our tables."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.errors import StoreError
+from tuner.store.tables import SCHEMA_VERSION
+from tuner.store.tables import VERSION_TABLE
+
+if TYPE_CHECKING:
+    import optuna
+
+BUSY_TIMEOUT_S = 60
+
+
+def make_engine(url: str) -> sa.Engine:
+    """An engine whose SQLite connections wait for each other, keep foreign keys and survive a crash."""
+    engine = sa.create_engine(url, **engine_arguments(url))
+    tune_sqlite(engine)
+    return engine
+
+
+def engine_arguments(url: str) -> dict[str, Any]:
+    """Arguments of `create_engine` for this kind of database."""
+    if sa.make_url(url).get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
+    return {"pool_pre_ping": True}
+
+
+def tune_sqlite(engine: sa.Engine) -> None:
+    """Write-ahead logging (readers and the writer do not block each other) and foreign keys, on every connection."""
+    if engine.dialect.name != "sqlite":
+        return
+
+    def set_pragmas(connection: Any, _record: Any) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    sa.event.listen(engine, "connect", set_pragmas)
+    engine.dispose()  # connections that were pooled before the listener came
+
+
+def open_optuna_storage(url: str) -> "optuna.storages.RDBStorage":
+    """Optuna's storage in this database. Raises StoreError for one that a newer Optuna wrote."""
+    import optuna
+
+    try:
+        storage = optuna.storages.RDBStorage(url, engine_kwargs=engine_arguments(url))
+    except RuntimeError as error:
+        raise StoreError(f"{shown(url)}: {error}") from None
+    except sa.exc.SQLAlchemyError as error:
+        raise StoreError(f"{shown(url)}: {error.__cause__ or error}") from None
+    tune_sqlite(storage.engine)
+    return storage
+
+
+def stored_version(engine: sa.Engine) -> str | None:
+    """The schema version of our tables, None where there are none. Raises StoreError for a database that cannot be read."""
+    try:
+        if not sa.inspect(engine).has_table(VERSION_TABLE):
+            return None
+        with engine.connect() as connection:
+            version: str | None = connection.execute(
+                sa.text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 (a constant)
+            ).scalar()
+            return version
+    except sa.exc.SQLAlchemyError as error:
+        raise StoreError(f"{shown(engine.url)}: {error.__cause__ or error}") from None
+
+
+def refuse_newer(engine: sa.Engine, version: str | None) -> None:
+    """Raise StoreError for tables that a newer tuner wrote."""
+    if version is not None and version > SCHEMA_VERSION:
+        raise StoreError(
+            f"{shown(engine.url)}: was written by a newer tuner "
+            f"(schema {version}, this one knows {SCHEMA_VERSION})",
+            hint="upgrade tuner, or name another storage in the study",
+        )
+
+
+def migrate(engine: sa.Engine) -> None:
+    """Bring our tables to SCHEMA_VERSION. Raises StoreError when they are newer."""
+    version = stored_version(engine)
+    refuse_newer(engine, version)
+    if version == SCHEMA_VERSION:
+        return
+    from alembic import command  # 0.3 s of import, for a new or an old database only
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def shown(url: str | sa.URL) -> str:
+    """A database's address without its password."""
+    return sa.make_url(url).render_as_string(hide_password=True)

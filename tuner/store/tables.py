@@ -1,0 +1,80 @@
+"""Our tables, which stand beside Optuna's in the same database and hang on its studies and trials."""
+
+import sqlalchemy as sa
+
+SCHEMA_VERSION = "0001"
+"""Revision of the newest migration; a test holds the two together."""
+
+VERSION_TABLE = "tuner_alembic_version"
+"""Optuna keeps its own migrations under the name `alembic_version`."""
+
+metadata = sa.MetaData()
+
+optuna_studies = sa.Table(
+    "studies",
+    sa.MetaData(),
+    sa.Column("study_id", sa.Integer, primary_key=True),
+    sa.Column("study_name", sa.String(512)),
+)
+
+optuna_trials = sa.Table(
+    "trials",
+    sa.MetaData(),
+    sa.Column("trial_id", sa.Integer, primary_key=True),
+    sa.Column("study_id", sa.Integer),
+    sa.Column("number", sa.Integer),
+    sa.Column("state", sa.String(8)),
+)
+
+studies = sa.Table(
+    "tuner_studies",
+    metadata,
+    sa.Column("study_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("fingerprint", sa.JSON, nullable=False),
+    sa.Column("spec", sa.JSON, nullable=False),
+    sa.Column("provenance", sa.JSON, nullable=False),
+    sa.Column("owner", sa.String(200)),
+    sa.Column("owner_seen_at", sa.Float),
+    sa.Column("search_s", sa.Float, nullable=False),
+)
+
+trials = sa.Table(
+    "tuner_trials",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("config_hash", sa.String(16), nullable=False, index=True),
+    sa.Column("objectives", sa.JSON),
+    sa.Column("feasible", sa.Boolean, nullable=False),
+    sa.Column("replay_of", sa.Integer),
+    sa.Column("failure", sa.Text),
+)
+
+example_runs = sa.Table(
+    "tuner_example_runs",
+    metadata,
+    sa.Column("run_id", sa.Integer, primary_key=True),
+    sa.Column("trial_id", sa.Integer, nullable=False),
+    sa.Column("split", sa.String(16), nullable=False),
+    sa.Column("example_id", sa.String(200), nullable=False),
+    sa.Column("repeat", sa.Integer, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("score", sa.Float, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("latency_s", sa.Float, nullable=False),
+    sa.Column("energy_j", sa.Float),
+    sa.Column("energy_source", sa.String(40), nullable=False),
+    sa.Column("energy_scope", sa.Text, nullable=False),
+    sa.Column("energy_problem", sa.Text),
+    sa.Column("tokens_in", sa.Integer),
+    sa.Column("tokens_out", sa.Integer),
+    sa.Column("tokens_cached", sa.Integer),
+    sa.Column("cost_usd", sa.Float),
+    sa.Column("llm_calls", sa.Integer, nullable=False),
+    sa.Column("tool_calls", sa.Integer, nullable=False),
+    sa.Column("llm_s", sa.Float, nullable=False),
+    sa.Column("tool_only_s", sa.Float, nullable=False),
+    sa.Column("started_s", sa.Float, nullable=False),
+    sa.Column("trace", sa.LargeBinary, nullable=False),
+    sa.UniqueConstraint("trial_id", "split", "example_id", "repeat", name="tuner_one_run_each"),
+)

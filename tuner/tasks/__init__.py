@@ -1,0 +1,99 @@
+"""Tasks by name: what is asked, what counts as right, and what an agent gets to work with.
+
+One file a dataset, with `Options` (the study's `task:` keys) and `load(options, base) -> Task`; a new
+one is a file and a line in TASKS.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel
+from pydantic import ConfigDict
+from pydantic import Field
+
+from tuner.errors import SpecError
+from workflows.agent_pack import AgentPack
+
+Split = Literal["search", "holdout"]
+SPLITS: tuple[Split, ...] = ("search", "holdout")
+
+TASKS: Mapping[str, str] = {
+    "villages": "tuner.tasks.villages",
+    "hotpotqa": "tuner.tasks.hotpotqa",
+    "gsm8k": "tuner.tasks.gsm8k",
+    "jsonl": "tuner.tasks.jsonl",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question; any of `answers` is right, the first is the one that is shown."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    kind: str = ""
+    """The task's own label, for tables by kind of question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Questions in two splits without a question in common, a scorer, and the agent pack."""
+
+    name: str
+    pack: AgentPack
+    search: tuple[Example, ...]
+    holdout: tuple[Example, ...]
+    score: Callable[[Example, str], float]
+    """Example and answer to a score in 0 … 1."""
+
+    def examples(self, split: Split) -> tuple[Example, ...]:
+        """The examples of a split, in the study's one shuffled order."""
+        return self.search if split == "search" else self.holdout
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change when a question, an answer or the pack does."""
+        content = {
+            "name": self.name,
+            "pack": self.pack.model_dump(mode="json"),
+            "examples": [
+                [split, example.id, example.question, example.answers]
+                for split in SPLITS
+                for example in self.examples(split)
+            ],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class TaskOptions(BaseModel):
+    """Keys that every task has in a study; each task's own model extends it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    examples: int = Field(default=24, ge=1, description="questions in the search split")
+    holdout: int = Field(default=48, ge=0, description="questions in the holdout split")
+    seed: int = Field(default=0, ge=0, description="draws and orders the questions")
+
+
+def task_options(name: str) -> type[TaskOptions]:
+    """The options model of a task. Raises SpecError that lists the known tasks."""
+    if name not in TASKS:
+        raise SpecError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
+    options: type[TaskOptions] = import_module(TASKS[name]).Options
+    return options
+
+
+def load_task(name: str, options: TaskOptions, *, base: Path) -> Task:
+    """The task with its questions and pack; paths in its options are relative to `base`.
+
+    Raises DataError for a file that is missing, malformed or too short.
+    """
+    load: Callable[[Any, Path], Task] = import_module(TASKS[name]).load
+    return load(options, base)

@@ -1,0 +1,386 @@
+"""Models behind one method, `complete`; the only importer of litellm.
+
+`ChatClient` speaks to real servers, `ScriptedLLM` gives the replies it was told to give: a peer that
+ships, so that workflows can be tested without a server. Both write one span per try.
+"""
+
+import asyncio
+import json
+import os
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+from workflows.config import ModelSettings
+from workflows.errors import ConfigError
+from workflows.errors import ModelError
+from workflows.errors import ModelTimeout
+from workflows.trace import Span
+from workflows.trace import Trace
+
+FIRST_RETRY_S = 0.5
+LONGEST_RETRY_S = 20.0
+_PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call: an instruction, a prompt to continue, and how to continue it."""
+
+    prompt: str
+    system: str = ""
+    max_tokens: int
+    temperature: float = 0.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+    grammar: str | None = None
+    json_schema: Mapping[str, Any] | None = None
+
+    def text(self) -> str:
+        """Instruction and prompt as one text, as a completion endpoint gets it."""
+        return f"{self.system}\n\n{self.prompt}" if self.system else self.prompt
+
+
+class LLM(Protocol):
+    """A model. Conformance: tests/workflows/test_llm.py."""
+
+    async def complete(self, request: Request, trace: Trace) -> str:
+        """The model's reply; every try leaves a span on the trace. Raises ModelError."""
+        ...
+
+
+class ChatClient:
+    """A model on a server that litellm can reach, by its chat or its completion endpoint.
+
+    Replies are streamed, so that the time to the first content is measured. Neither litellm nor the
+    client below it retries or caches: a retry here is a span of its own, and a response cache would
+    replay latencies.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._key = _read_key(settings)
+        # Here, so that no question's latency holds the seconds that this import takes.
+        self._litellm = import_litellm()
+        self._prices = prices(settings)
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+
+    async def complete(self, request: Request, trace: Trace) -> str:
+        """The reply, after as many retries as the settings allow. Raises ModelError."""
+        from tenacity import AsyncRetrying
+        from tenacity import retry_if_exception
+        from tenacity import stop_after_attempt
+        from tenacity import wait_random_exponential
+
+        tries = AsyncRetrying(
+            stop=stop_after_attempt(self._settings.max_retries + 1),
+            wait=wait_random_exponential(multiplier=FIRST_RETRY_S, max=LONGEST_RETRY_S),
+            retry=retry_if_exception(
+                lambda error: _status(error) in _PASSING or _status(error) >= 500
+            ),
+            reraise=True,
+        )
+        try:
+            async for attempt in tries:
+                with attempt:
+                    return await self._try(request, trace, attempt.retry_state.attempt_number)
+        except _failures() as error:
+            where = self._settings.api_base or "its provider's address"
+            message = f"{self._settings.model} at {where}: {self._describe(error)}"
+            if _status(error) == HTTPStatus.REQUEST_TIMEOUT:
+                raise ModelTimeout(message, hint="raise the model's timeout_s") from None
+            raise ModelError(message) from None
+        raise AssertionError("tenacity returns or raises")
+
+    async def _try(self, request: Request, trace: Trace, attempt: int) -> str:
+        start_s = trace.now_s()
+        ttft_s: float | None = None
+        stream: Any = None
+        chunks: list[Any] = []
+        parts: list[str] = []
+        failure: str | None = None
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                stream = await self._open(request)
+                async for chunk in stream:
+                    chunks.append(chunk)
+                    text = _content(chunk)
+                    if text:
+                        if ttft_s is None:
+                            ttft_s = trace.now_s() - start_s
+                        parts.append(text)
+        except BaseException as error:  # whatever ended the try is written down, and goes on
+            failure = self._describe(error)
+            raise
+        finally:
+            # Here, so that a failed or cancelled try leaves its cost behind as well.
+            if self._settings.endpoint == "chat":
+                # As the server sent them: where it reports no usage, litellm makes up a chunk of it.
+                chunks = getattr(stream, "chunks", [])
+            tokens_in, tokens_out, tokens_cached = _tokens(chunks)
+            trace.add(
+                Span(
+                    kind="llm",
+                    name=self._settings.model,
+                    start_s=start_s,
+                    end_s=trace.now_s(),
+                    input=request.text(),
+                    output="".join(parts),
+                    ttft_s=ttft_s,
+                    tokens_in=tokens_in,
+                    tokens_out=tokens_out,
+                    tokens_cached=tokens_cached,
+                    cost_usd=self._cost_usd(tokens_in, tokens_out, tokens_cached),
+                    attempt=attempt,
+                    error=failure,
+                )
+            )
+        return "".join(parts)
+
+    async def _open(self, request: Request) -> Any:
+        settings = self._settings
+        arguments: dict[str, Any] = {
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "seed": request.seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if request.stop:
+            arguments["stop"] = list(request.stop)
+        if extra := self._constraints(request):
+            arguments["extra_body"] = extra
+        if settings.endpoint == "completion":
+            provider, _, name = settings.model.partition("/")
+            return await self._openai().completions.create(
+                model=name or provider, prompt=request.text(), **arguments
+            )
+        messages = [{"role": "system", "content": request.system}] if request.system else []
+        messages.append({"role": "user", "content": request.prompt})
+        return await self._litellm.acompletion(
+            model=settings.model,
+            messages=messages,
+            api_base=settings.api_base,
+            api_key=self._key,
+            timeout=settings.timeout_s,
+            max_retries=0,
+            num_retries=0,
+            drop_params=True,  # seeds and the like, where a provider has none
+            **arguments,
+        )
+
+    def _openai(self) -> Any:
+        # Not by litellm: it opens a connection for each completion, at 20 ms a call, and sends some
+        # names to the chat endpoint. One client for each event loop, to which connections are bound.
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            from openai import AsyncOpenAI
+
+            self._clients[loop] = AsyncOpenAI(
+                base_url=self._settings.api_base,
+                api_key=self._key,
+                timeout=self._settings.timeout_s,
+                max_retries=0,
+            )
+        return self._clients[loop]
+
+    def _constraints(self, request: Request) -> dict[str, Any]:
+        constraints: dict[str, Any] = {}
+        if request.grammar is not None and self._settings.grammar == "llama.cpp":
+            constraints["grammar"] = request.grammar
+        if request.grammar is not None and self._settings.grammar == "vllm":
+            constraints["structured_outputs"] = {"grammar": request.grammar}
+        if request.json_schema is not None and self._settings.json_schema:
+            constraints["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "reply", "schema": dict(request.json_schema)},
+            }
+        return constraints
+
+    def _cost_usd(
+        self, tokens_in: int | None, tokens_out: int | None, tokens_cached: int | None
+    ) -> float | None:
+        if self._prices is None or tokens_in is None or tokens_out is None:
+            return None
+        return self._prices.cost_usd(tokens_in, tokens_out, tokens_cached or 0)
+
+    def _describe(self, error: BaseException) -> str:
+        if isinstance(error, TimeoutError):
+            return f"no complete reply within {self._settings.timeout_s:g} s"
+        if isinstance(error, asyncio.CancelledError):
+            return "cancelled"
+        text = str(error).partition("\n")[0].removeprefix("litellm.") or type(error).__name__
+        return text.replace(self._key, "…") if self._settings.api_key_env and self._key else text
+
+
+class ScriptedLLM:
+    """A model that gives the replies it was told to give, for tests of workflows.
+
+    `replies` is a list, given one after the other, or a function from the request to the reply. A
+    reply that is an exception is raised. Tokens are counted as words. Reads `stop` and `max_tokens`
+    as a server would: the reply ends before the first stop text.
+    """
+
+    def __init__(
+        self,
+        replies: Iterable[str | Exception] | Callable[[Request], str | Exception],
+        *,
+        delay_s: float = 0.0,
+    ) -> None:
+        self.requests: list[Request] = []
+        """Every request, in the order of arrival."""
+        self._replies = replies if callable(replies) else deque(replies)
+        self._delay_s = delay_s
+
+    async def complete(self, request: Request, trace: Trace) -> str:
+        """The next reply. Raises it when it is an exception, ModelError when none is left."""
+        self.requests.append(request)
+        start_s = trace.now_s()
+        reply = self._next(request)
+        text = ""
+        failure: str | None = "cancelled"
+        try:
+            await asyncio.sleep(self._delay_s)
+            if isinstance(reply, Exception):
+                failure = str(reply)
+                raise reply
+            text = _cut(reply, request)
+            failure = None
+        finally:
+            end_s = trace.now_s()
+            trace.add(
+                Span(
+                    kind="llm",
+                    name="scripted",
+                    start_s=start_s,
+                    end_s=end_s,
+                    input=request.text(),
+                    output=text,
+                    ttft_s=end_s - start_s if text else None,
+                    tokens_in=len(request.text().split()),
+                    tokens_out=len(text.split()),
+                    tokens_cached=0,
+                    error=failure,
+                )
+            )
+        return text
+
+    def _next(self, request: Request) -> str | Exception:
+        if callable(self._replies):
+            return self._replies(request)
+        if not self._replies:
+            return ModelError(f"the script has no reply left for: {request.prompt[-80:]!r}")
+        return self._replies.popleft()
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Dollars per token, from litellm's table."""
+
+    tokens_in: float
+    tokens_cached: float
+    tokens_out: float
+
+    def cost_usd(self, tokens_in: int, tokens_out: int, tokens_cached: int) -> float:
+        """The price of one call; `tokens_in` includes `tokens_cached`."""
+        return (
+            (tokens_in - tokens_cached) * self.tokens_in
+            + tokens_cached * self.tokens_cached
+            + tokens_out * self.tokens_out
+        )
+
+
+def prices(settings: ModelSettings) -> Prices | None:
+    """What the model costs per token, None where litellm's table does not know it."""
+    litellm = import_litellm()
+    try:
+        info = litellm.get_model_info(settings.model)
+    except litellm.exceptions.ModelNotMappedError:
+        return None
+    tokens_in = info.get("input_cost_per_token")
+    tokens_out = info.get("output_cost_per_token")
+    if tokens_in is None or tokens_out is None:
+        return None
+    cached = info.get("cache_read_input_token_cost")
+    return Prices(tokens_in, tokens_in if cached is None else cached, tokens_out)
+
+
+def import_litellm() -> Any:
+    """litellm, quiet and without the cost map that it would fetch at import; takes seconds the first time."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    import litellm
+
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    return litellm
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a call raises when the server or the way to it is at fault."""
+    from httpx import HTTPError
+    from litellm.llms.base_llm.chat.transformation import BaseLLMException
+    from openai import OpenAIError  # the base of all of litellm's public errors
+
+    return TimeoutError, OpenAIError, BaseLLMException, HTTPError, json.JSONDecodeError
+
+
+def _status(error: BaseException) -> int:
+    """The HTTP status behind one of the failures, or the one that says the same; 0 for any other error."""
+    from openai import APIConnectionError
+    from openai import APITimeoutError
+    from openai import OpenAIError
+
+    if not isinstance(error, _failures()):
+        return 0
+    if isinstance(error, TimeoutError | APITimeoutError):
+        return HTTPStatus.REQUEST_TIMEOUT
+    status: int | None = getattr(error, "status_code", None)
+    if status is not None:
+        return status
+    if isinstance(error, OpenAIError) and not isinstance(error, APIConnectionError):
+        return HTTPStatus.BAD_REQUEST  # refused before anything was sent
+    return HTTPStatus.BAD_GATEWAY  # no connection, or a reply that broke off
+
+
+def _read_key(settings: ModelSettings) -> str | None:
+    if settings.api_key_env is not None:
+        key = os.environ.get(settings.api_key_env)
+        if not key:
+            raise ConfigError(
+                f"model {settings.model}: api_key_env: the environment has no {settings.api_key_env}",
+                hint=f"export {settings.api_key_env}=…",
+            )
+        return key
+    # Servers of one's own want no key, but litellm's OpenAI client refuses to start without one.
+    return "none" if settings.api_base else None
+
+
+def _content(chunk: Any) -> str:
+    if not chunk.choices:
+        return ""
+    choice = chunk.choices[0]
+    delta = getattr(choice, "delta", None)
+    return (delta.content if delta is not None else choice.text) or ""
+
+
+def _tokens(chunks: Sequence[Any]) -> tuple[int | None, int | None, int | None]:
+    reported = [usage for chunk in chunks if (usage := getattr(chunk, "usage", None)) is not None]
+    if not reported:
+        return None, None, None
+    usage = reported[-1]
+    details = getattr(usage, "prompt_tokens_details", None)
+    return usage.prompt_tokens, usage.completion_tokens, getattr(details, "cached_tokens", None)
+
+
+def _cut(reply: str, request: Request) -> str:
+    ends = [at for stop in request.stop if (at := reply.find(stop)) >= 0]
+    reply = reply[: min(ends)] if ends else reply
+    words = reply.split(" ")
+    return " ".join(words[: request.max_tokens])

@@ -1,0 +1,62 @@
+"""Timed spans of one agent run; written by `llm` and `tools`, never by a workflow, so that no method can misreport its cost."""
+
+import time
+from dataclasses import dataclass
+from dataclasses import field
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One try of one call. Times are seconds since the trace's origin, on the monotonic clock.
+
+    Token counts are what the server reported, None where it reported nothing. `tokens_in` includes
+    `tokens_cached`, the part of the prompt that the server took from its prefix cache.
+    """
+
+    kind: Literal["llm", "tool"]
+    name: str
+    """Model name or tool name."""
+    start_s: float
+    end_s: float
+    input: str
+    output: str
+    ttft_s: float | None = None
+    """Time to the first chunk with content; None when nothing was streamed."""
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    tokens_cached: int | None = None
+    cost_usd: float | None = None
+    attempt: int = 1
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Trace:
+    """The spans of one agent run, in the order in which they ended.
+
+    `origin_s` is `time.perf_counter()` at the start of the run: on one machine, spans of different
+    runs are brought to one axis by adding it.
+    """
+
+    origin_s: float = field(default_factory=time.perf_counter)
+    spans: list[Span] = field(default_factory=list)
+
+    def now_s(self) -> float:
+        """Seconds since the origin."""
+        return time.perf_counter() - self.origin_s
+
+    def add(self, span: Span) -> None:
+        """Append a finished span."""
+        self.spans.append(span)
+
+
+def union_s(spans: list[tuple[float, float]]) -> float:
+    """Length of the union of intervals (start, end), in the unit given."""
+    total = 0.0
+    reach = float("-inf")
+    for start, end in sorted(spans):
+        if end > reach:
+            total += end - max(start, reach)
+            reach = end
+    return total
