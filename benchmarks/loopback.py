@@ -296,7 +296,7 @@ def main() -> None:
     """Parse the command line and serve."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
-    parser.add_argument("--text", default=Behaviour.text, help="the reply to every request")
+    parser.add_argument("--text", default=Behaviour().text, help="the reply to every request")
     parser.add_argument("--delay-s", type=float, default=0.0, help="before the first byte")
     parser.add_argument("--chunk-delay-s", type=float, default=0.0, help="before each chunk")
     parser.add_argument("--no-usage", action="store_true", help="report no token counts")

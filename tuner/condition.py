@@ -33,6 +33,8 @@ class Condition:
         if not isinstance(text, str):
             return cls("==", text)
         match = _FORM.fullmatch(text)
+        if match is None and text.lstrip()[:1] in ("<", ">", "=", "!"):
+            raise ValueError(f"{text!r} is no comparison; write one like '>= 1'")
         if match is None:
             return cls("==", text)
         try:

@@ -75,14 +75,14 @@ async def _answer(
 ) -> ExampleRun:
     started_s = perf_counter() - window.opened_s
     session = agent.open_session(seed=_seed(example, repeat))
-    score, error = 0.0, None
+    outcome, score, error = None, 0.0, None
     try:
         outcome = await agent.run_session(example.question, session)
         score = task.score(example, outcome.answer)
     except Exception as failure:  # an example may fail in any way; its cost still counts
         cause = _first(failure)
         error = f"{type(cause).__name__}: {cause}"
-        outcome = session.outcome("")
+        outcome = outcome or session.outcome("")
     calls = [span for span in outcome.spans if span.kind == "llm"]
     thinking = [(span.start_s, span.end_s) for span in calls]
     acting = [(span.start_s, span.end_s) for span in outcome.spans if span.kind == "tool"]

@@ -67,8 +67,9 @@ def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
     config, row = point.trial.config, store.row()
     if config is None or row is None:
         raise UserError("the study has no complete trial yet")
-    model = row.provenance["models"][config.model]
     task = study.load_task()
+    store.require(study.fingerprint(task))  # the pack that is written must be the one measured
+    model = row.provenance["models"][config.model]
     agent = AgentFile(
         format_version=1,
         config=config,
@@ -90,7 +91,10 @@ def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
             "machine": row.provenance["machine"],
         },
     )
-    dump_agent_file(agent, out)
+    try:
+        dump_agent_file(agent, out)
+    except OSError as error:
+        raise UserError(f"--out: {error.filename} cannot be written: {error.strerror}") from None
     return point
 
 

@@ -75,4 +75,5 @@ def wilson(successes: float, count: int, z: float = 1.959964) -> tuple[float, fl
     share = successes / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # Rounding must not put the share itself outside, at 0 and 1 where it is an end.
+    return max(0.0, min(share, float(centre - half))), min(1.0, max(share, float(centre + half)))

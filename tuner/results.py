@@ -15,6 +15,7 @@ from tuner.objectives import OBJECTIVES
 from tuner.objectives import Objective
 from tuner.records import ExampleRun
 from tuner.records import TrialRecord
+from tuner.spec import LoadedStudy
 from tuner.store import Store
 from tuner.tasks import Split
 
@@ -39,6 +40,13 @@ class Point:
     membership: float
     """Share of paired bootstrap resamples of the questions in which none does."""
     n: int
+
+
+def open_results(study: LoadedStudy) -> Store:
+    """A study's records, to be read. Raises StoreError when there are none, or they are of another space or models."""
+    store = Store.open(study.storage_url, study.spec.name)
+    store.require(study.fingerprint())
+    return store
 
 
 def evaluated(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -15,11 +15,21 @@ from typing import TypeVar
 import yaml
 from pydantic import BaseModel
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from tuner.errors import SpecError
 
 Key = str | int
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without dates: no file of ours holds one, and `2024-02-30` is a name like any other."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it so)
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +52,22 @@ class Source:
         except UnicodeDecodeError:
             raise SpecError(f"{path}: is not a text file in UTF-8") from None
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            content = yaml.safe_load(text)
+            node = yaml.compose(text, Loader=_Loader)
+            # By way of JSON: its keys are text, as those of `lines` are.
+            content = json.loads(json.dumps(yaml.load(text, Loader=_Loader), default=str))  # noqa: S506 (a SafeLoader)
+            keys = list(_walk(node, ())) if node is not None else []
+        except RecursionError:
+            raise SpecError(f"{path}: is nested without end") from None
+        except (ValueError, TypeError) as error:  # a tag that does not fit its value: !!int a
+            raise SpecError(f"{path}: not YAML: {error}") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark is not None else ""
             raise SpecError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
-        if not isinstance(content, dict) or node is None:
+        if not isinstance(content, dict):
             raise SpecError(f"{path}: holds no keys", hint="start with: format_version: 1")
         lines: dict[tuple[Key, ...], int] = {}
-        for key, number in _walk(node, ()):
+        for key, number in keys:
             if key in lines:
                 raise SpecError(
                     f"{path}:{number}: {_dotted(key)}: stands here and on line {lines[key]}"
@@ -64,7 +80,7 @@ class Source:
         known = key
         while known and known not in self.lines:
             known = known[:-1]
-        line = f":{self.lines[known]}" if known else ""
+        line = f":{self.lines[known]}" if known in self.lines else ""
         return SpecError(
             f"{self.path}{line}: {_dotted((*self.prefix, *key))}: {message}", hint=hint
         )
@@ -79,17 +95,32 @@ class Source:
         """The content as an instance of the model. Raises SpecError that names every mistake."""
         try:
             # By way of JSON: strict models then take lists for tuples, as YAML writes them.
-            return model.model_validate_json(json.dumps(self.content, default=str))
+            return model.model_validate_json(json.dumps(self.content))
         except ValidationError as error:
-            mistakes = [self._mistake(model, dict(detail)) for detail in error.errors()]
+            mistakes = self._mistakes(model, error.errors())
         text = "\n".join(str(mistake) for mistake in mistakes)
         raise SpecError(text, hint=next((m.hint for m in mistakes if m.hint), None))
 
-    def _mistake(self, model: type[BaseModel], detail: dict[str, Any]) -> SpecError:
-        key = self._key(detail["loc"])
+    def _mistakes(self, model: type[BaseModel], details: list[ErrorDetails]) -> list[SpecError]:
+        """One for each key: what each part of a union has against a value makes one mistake."""
+        found: dict[tuple[Key, ...], list[ErrorDetails]] = {}
+        for detail in details:
+            place = detail["loc"]
+            # A list whose items are wrong is also said to have none.
+            if not any(
+                len(other["loc"]) > len(place) and other["loc"][: len(place)] == place
+                for other in details
+            ):
+                found.setdefault(self._key(detail), []).append(detail)
+        return [self._mistake(model, key, same) for key, same in found.items()]
+
+    def _mistake(
+        self, model: type[BaseModel], key: tuple[Key, ...], details: list[ErrorDetails]
+    ) -> SpecError:
+        detail = details[0]
         match detail["type"]:
             case "extra_forbidden":
-                allowed = _fields(model, key[:-1])
+                allowed = _fields(model, key, self._at(key[:-1]))
                 close = difflib.get_close_matches(str(key[-1]), allowed, n=1)
                 hint = f"did you mean {close[0]}?" if close else None
                 return self.error(key, f"unknown key; known: {', '.join(allowed)}", hint)
@@ -97,17 +128,32 @@ class Source:
                 return self.error(key, "is missing")
             case "value_error":
                 return self.error(key, str(detail["ctx"]["error"]))
+            case "too_short" | "too_long":
+                return self.error(key, detail["msg"][0].lower() + detail["msg"][1:])
             case _:
-                message = detail["msg"][0].lower() + detail["msg"][1:]
+                wanted = " or ".join(
+                    item["msg"].removeprefix("Input should be ") for item in details
+                )
+                same = all(item["msg"].startswith("Input should be ") for item in details)
+                message = f"input should be {wanted}" if same else wanted[0].lower() + wanted[1:]
                 return self.error(key, f"{message}, not {detail['input']!r}")
 
-    def _key(self, location: tuple[Key, ...]) -> tuple[Key, ...]:
-        """The user's keys in pydantic's location, which also holds tags of unions; a missing key comes last."""
+    def _key(self, detail: ErrorDetails) -> tuple[Key, ...]:
+        """The user's keys in pydantic's location, which also holds tags of unions; a key that is not there comes last."""
+        *above, last = detail["loc"] or ("",)
         key: tuple[Key, ...] = ()
-        for index, part in enumerate(location):
-            if (*key, part) in self.lines or index == len(location) - 1:
+        for part in above:
+            if (*key, part) in self.lines:
                 key = (*key, part)
-        return key
+        is_key = (*key, last) in self.lines or detail["type"] in ("missing", "extra_forbidden")
+        return (*key, last) if is_key else key
+
+    def _at(self, key: tuple[Key, ...]) -> Any:
+        """What the file holds under a key."""
+        content: Any = self.content
+        for part in key:
+            content = content[part]
+        return content
 
 
 def _walk(node: yaml.Node, key: tuple[Key, ...]) -> Iterator[tuple[tuple[Key, ...], int]]:
@@ -125,11 +171,15 @@ def _dotted(key: tuple[Key, ...]) -> str:
     return ".".join(str(part) for part in key) or "file"
 
 
-def _fields(model: type[BaseModel], key: tuple[Key, ...]) -> list[str]:
-    """Names that are allowed under a key, as far as the annotations tell."""
+def _fields(model: type[BaseModel], refused: tuple[Key, ...], given: Any) -> list[str]:
+    """Names that are allowed in a refused key's place, as far as the annotations tell.
+
+    Of the parts of a union, the one that refused the key is among those that do not know it, and it
+    knows most of the other keys that are given there.
+    """
+    *key, last = refused
     schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
-    names: list[str] = []
     nodes = [schema]
     for part in key:
         below: list[dict[str, Any]] = []
@@ -139,9 +189,9 @@ def _fields(model: type[BaseModel], key: tuple[Key, ...]) -> list[str]:
             elif isinstance(node.get("additionalProperties"), dict):
                 below.append(node["additionalProperties"])
         nodes = below
-    for node in _resolved(nodes, definitions):
-        names += [name for name in node.get("properties", {}) if name not in names]
-    return names
+    allowed = [list(node.get("properties", {})) for node in _resolved(nodes, definitions)]
+    refusing = [names for names in allowed if last not in names]
+    return max(refusing, key=lambda names: sum(name in given for name in names), default=[])
 
 
 def _resolved(nodes: list[dict[str, Any]], definitions: dict[str, Any]) -> list[dict[str, Any]]:

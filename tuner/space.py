@@ -11,6 +11,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Annotated
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class _Conditional(_Data):
@@ -66,7 +67,8 @@ class Choices(_Conditional):
     @field_validator("choices")
     @classmethod
     def _differ(cls, choices: tuple[Knob, ...]) -> tuple[Knob, ...]:
-        if len(set(map(repr, choices))) < len(choices):
+        # By value, as configs are compared: 0 and 0.0 are one, 1 and true are not.
+        if len({(isinstance(choice, bool), choice) for choice in choices}) < len(choices):
             raise ValueError(f"names a value twice: {', '.join(map(repr, choices))}")
         return choices
 
@@ -80,8 +82,6 @@ class Choices(_Conditional):
 
     def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> Knob:
         """A value from Optuna."""
-        if len(self.choices) == 1:
-            return self.choices[0]
         return cast(Knob, trial.suggest_categorical(name, self.choices))
 
 
@@ -110,21 +110,30 @@ class Range(_Conditional):
         """Every value, None where there is a continuum of them."""
         if self._whole:
             return tuple(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
+        if self.low == self.high:
+            return (float(self.low),)
         if self.step is None:
             return None
-        count = int(np.floor((self.high - self.low) / self.step + 1e-9)) + 1
-        return tuple(float(self.low + index * self.step) for index in range(count))
+        low, high, step = (Decimal(str(part)) for part in (self.low, self.high, self.step))
+        count = int((high - low) / step) + 1  # decimal, as written: 0.1 fits thrice into 0.3
+        return tuple(float(low + index * step) for index in range(count))
 
     def ends(self) -> tuple[Knob, ...]:
         """The two ends."""
-        return (self.low, self.high)
+        return (self.low, self.high) if self._whole else (float(self.low), float(self.high))
 
     def suggest(self, trial: "optuna.trial.BaseTrial", name: str) -> Knob:
         """A value from Optuna."""
+        values = self.values()
+        if values is None:
+            return trial.suggest_float(name, self.low, self.high, log=self.log)
+        # The end is what the steps reach, or Optuna warns; its steps of 0.1 come to 0.30000000000000004.
+        low, high = cast(tuple[float, float], (values[0], values[-1]))
         if self._whole:
-            low, high = int(self.low), int(self.high)
-            return trial.suggest_int(name, low, high, step=int(self.step or 1), log=self.log)
-        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+            step = int(self.step or 1)
+            return trial.suggest_int(name, int(low), int(high), step=step, log=self.log)
+        near = trial.suggest_float(name, low, high, step=self.step)
+        return values[round((near - low) / float(self.step or 1))]
 
 
 def _kind_of_domain(content: Any) -> str:
@@ -167,8 +176,9 @@ class SearchSpace(_Data):
         Knobs whose condition does not hold keep the workflow's default, so that configs that behave
         alike are equal.
         """
-        workflow = str(choose("workflow", Choices(choices=tuple(self.workflows))))
-        model = str(choose("model", Choices(choices=tuple(models))))
+        # Sorted: Optuna refuses choices that come in another order than before.
+        workflow = str(choose("workflow", Choices(choices=tuple(sorted(self.workflows)))))
+        model = str(choose("model", Choices(choices=tuple(sorted(models)))))
         params: dict[str, Knob] = {}
         for knob, domain in self.workflows[workflow].items():
             if domain.applies(params):
@@ -177,8 +187,14 @@ class SearchSpace(_Data):
         return AgentConfig(workflow=workflow, model=model, params=full)
 
     def sample(self, trial: "optuna.trial.BaseTrial", models: Sequence[str]) -> AgentConfig:
-        """A config whose open knobs Optuna chose."""
-        return self.walk(models, lambda name, domain: domain.suggest(trial, name))
+        """A config whose open knobs Optuna chose; it is not asked where there is nothing to choose."""
+
+        def choose(name: str, domain: Domain) -> Knob:
+            values = domain.values()
+            only = values[0] if values is not None and len(values) == 1 else None
+            return domain.suggest(trial, name) if only is None else only
+
+        return self.walk(models, choose)
 
     def draw(self, models: Sequence[str], rng: np.random.Generator) -> AgentConfig:
         """A config each of whose knobs is drawn uniformly."""
@@ -277,8 +293,8 @@ def load_space(path: Path) -> SearchSpace:
                 ("workflows", workflow), f"unknown workflow {workflow!r}; known: {known}"
             )
         kind = workflow_kind(workflow)
-        for knob, domain in knobs.items():
-            _check_knob(source, kind, workflow, knob, domain, earlier=list(knobs))
+        for knob in knobs:
+            _check_knob(source, kind, workflow, knob, knobs)
     return space
 
 
@@ -287,23 +303,27 @@ def _check_knob(
     kind: WorkflowKind,
     workflow: str,
     knob: str,
-    domain: Domain,
-    *,
-    earlier: list[str],
+    knobs: Mapping[str, Domain],
 ) -> None:
-    key = ("workflows", workflow, knob)
+    key, domain = ("workflows", workflow, knob), knobs[knob]
     fields = kind.params.model_fields
     if knob not in fields:
         raise source.error(key, f"unknown knob {knob!r} of {workflow}; known: {', '.join(fields)}")
-    before = earlier[: earlier.index(knob)]
+    before = list(knobs)[: list(knobs).index(knob)]
     for on, text in domain.when.items():
         if on not in before:
             known = ", ".join(before) or "none"
             raise source.error((*key, "when", on), f"is not a knob above {knob}; above it: {known}")
         try:
-            Condition.parse(text)
+            condition = Condition.parse(text)
         except ValueError as error:
             raise source.error((*key, "when", on), str(error)) from None
+        values = knobs[on].values()
+        if values is not None and not any(condition.holds(value) for value in values):
+            listed = ", ".join(map(str, values))
+            raise source.error(
+                (*key, "when", on), f"no value of {on} is {condition}; its values: {listed}"
+            )
     for value in domain.ends():
         try:
             kind.params.model_validate({knob: value})

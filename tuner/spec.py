@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Annotated
 from typing import Any
 from typing import Literal
@@ -28,6 +30,9 @@ from tuner.tasks import TaskOptions
 from tuner.tasks import load_task
 from tuner.tasks import task_options
 
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -42,7 +47,7 @@ def _duration_s(content: Any) -> Any:
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Load(_Data):
@@ -111,10 +116,18 @@ class StudySpec(_Data):
         for name, text in constraints.items():
             if name not in OBJECTIVES:
                 raise ValueError(f"unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
-            condition = Condition.parse(text)
-            if condition.sign not in ("<=", ">=") or isinstance(condition.value, str | bool):
+            if not _is_bound(text):
                 raise ValueError(f"{name}: {text!r} is no bound; write <= 20 or >= 0.5")
         return constraints
+
+
+def _is_bound(text: str) -> bool:
+    try:
+        condition = Condition.parse(text)
+    except ValueError:
+        return False
+    is_number = not isinstance(condition.value, str | bool) and math.isfinite(condition.value)
+    return condition.sign in ("<=", ">=") and is_number
 
 
 class LoadedStudy(BaseModel):
@@ -142,16 +155,20 @@ class LoadedStudy(BaseModel):
         """The task with its questions. Raises DataError."""
         return load_task(self.spec.task["name"], self.task_options, base=self.path.parent)
 
-    def fingerprint(self, task: Task) -> dict[str, str]:
-        """What must not change within one storage, part by part, so that a refusal can name the part."""
+    def fingerprint(self, task: Task | None = None) -> dict[str, str]:
+        """What must not change within one storage, part by part, so that a refusal can name the part.
+
+        Without the task's questions, which may take long to load, the part `task` is left out.
+        """
         spec = self.spec
+        patience = {"timeout_s", "max_retries", "port", "api_key_env"}
         models = {
-            name: model.model_dump(mode="json", exclude={"timeout_s", "max_retries", "port"})
+            name: model.model_dump(mode="json", exclude=patience)
             for name, model in spec.models.items()
         }
         return {
             "search space": self.space.fingerprint(),
-            "task": task.fingerprint(),
+            **({} if task is None else {"task": task.fingerprint()}),
             "models": fingerprint_of(models),
             "objectives": fingerprint_of([spec.objectives, sorted(spec.constraints.items())]),
             "load": fingerprint_of([spec.load.model_dump(), spec.cache]),
@@ -198,6 +215,7 @@ def _storage_url(source: Source, spec: StudySpec) -> str:
             ("storage",), f"{spec.storage!r} is no database URL", hint="sqlite:///tuner.db"
         ) from None
     if url.get_backend_name() != "sqlite":
+        _require_driver(source, url)
         return spec.storage
     if not url.database or url.database == ":memory:":
         raise source.error(
@@ -207,6 +225,23 @@ def _storage_url(source: Source, spec: StudySpec) -> str:
     if not file.parent.is_dir():
         raise source.error(("storage",), f"there is no folder {file.parent}")
     return url.set(database=str(file)).render_as_string(hide_password=False)
+
+
+def _require_driver(source: Source, url: "URL") -> None:
+    from sqlalchemy.exc import NoSuchModuleError
+
+    try:
+        url.get_dialect().import_dbapi()
+    except NoSuchModuleError:
+        raise source.error(
+            ("storage",), f"no database is called {url.drivername!r}", hint="sqlite:///tuner.db"
+        ) from None
+    except ImportError as error:
+        raise source.error(
+            ("storage",),
+            f"{url.drivername} needs a driver: {error}",
+            hint="install the driver beside tuner, or use sqlite:///tuner.db",
+        ) from None
 
 
 def fingerprint_of(content: Any) -> str:

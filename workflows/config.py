@@ -56,12 +56,19 @@ class ModelSettings(BaseModel):
     api_key_env: str | None = Field(
         default=None, description="environment variable that holds the key"
     )
-    endpoint: Literal["chat", "completion"] = "chat"
+    endpoint: Literal["chat", "completion"] = Field(
+        default="chat",
+        description="completion: the text as it stands, to an OpenAI-compatible server",
+    )
     grammar: Literal["none", "llama.cpp", "vllm"] = Field(
         default="none", description="whose way of asking for a GBNF grammar the server understands"
     )
     json_schema: bool = Field(
         default=False, description="whether the server holds replies to a JSON schema"
+    )
+    reuse_connections: bool = Field(
+        default=True,
+        description="on a completion endpoint; llama.cpp drops some that are reused at once",
     )
     timeout_s: float = Field(default=120.0, gt=0, description="for one try of one call")
     max_retries: int = Field(default=2, ge=0, le=10)
@@ -108,7 +115,8 @@ def dump_agent_file(agent: AgentFile, path: Path) -> None:
     content = agent.model_dump(mode="json", exclude_none=True)
     content["pack"].pop("documents")  # they stand beside, or there are none
     content["provenance"] = agent.provenance  # None in it means missing, and stays
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
+    # Not allow_unicode: PyYAML then writes some line separators raw and reads them back as spaces.
+    text = yaml.safe_dump(content, sort_keys=False, width=100)
     path.write_text(text, encoding="utf-8")
 
 

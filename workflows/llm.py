@@ -1,4 +1,4 @@
-"""Models behind one method, `complete`; the only importer of litellm.
+"""Models behind one method, `complete`; the only importer of litellm and openai.
 
 `ChatClient` speaks to real servers, `ScriptedLLM` gives the replies it was told to give: a peer that
 ships, so that workflows can be tested without a server. Both write one span per try.
@@ -57,14 +57,19 @@ class LLM(Protocol):
 
 
 class ChatClient:
-    """A model on a server that litellm can reach, by its chat or its completion endpoint.
+    """A model on a server: chat by litellm, which reaches any provider, or completion by openai's client.
 
-    Replies are streamed, so that the time to the first content is measured. Neither litellm nor the
-    client below it retries or caches: a retry here is a span of its own, and a response cache would
+    Replies are streamed, so that the time to the first content is measured. Neither of the two
+    retries or caches: a retry here is a span of its own, and a response cache would
     replay latencies.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
+        if settings.endpoint == "completion" and settings.api_base is None:
+            raise ConfigError(
+                f"model {settings.model}: endpoint: a completion endpoint needs an api_base",
+                hint="api_base: http://HOST:PORT/v1",
+            )
         self._settings = settings
         self._key = _read_key(settings)
         # Here, so that no question's latency holds the seconds that this import takes.
@@ -181,13 +186,18 @@ class ChatClient:
         # names to the chat endpoint. One client for each event loop, to which connections are bound.
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
+            from httpx import Limits
             from openai import AsyncOpenAI
+            from openai import DefaultAsyncHttpxClient
 
+            kept = None if self._settings.reuse_connections else 0
             self._clients[loop] = AsyncOpenAI(
                 base_url=self._settings.api_base,
                 api_key=self._key,
                 timeout=self._settings.timeout_s,
                 max_retries=0,
+                # Openai's own would close itself on whichever loop runs when it is collected.
+                http_client=DefaultAsyncHttpxClient(limits=Limits(max_keepalive_connections=kept)),
             )
         return self._clients[loop]
 

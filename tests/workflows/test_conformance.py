@@ -20,7 +20,19 @@ from workflows.agent import Agent
 from workflows.agent import workflow_kind
 from workflows.tools import Tool
 
-GARBAGE = ["", " ", "\n\n", "[", "]]]", "Action", "Answer", "Thought 1:", "finish[", "\x00�", "x" * 9000]
+GARBAGE = [
+    "",
+    " ",
+    "\n\n",
+    "[",
+    "]]]",
+    "Action",
+    "Answer",
+    "Thought 1:",
+    "finish[",
+    "\x00�",
+    "x" * 9000,
+]
 
 
 def agent(name: str, llm: object, pack: AgentPack) -> Agent:
@@ -158,10 +170,11 @@ async def test_the_same_question_and_seed_give_the_same_calls(name: str, pack: A
     assert runs[0] == runs[1]
 
 
-async def test_no_prompt_tells_the_budget(name: str, pack: AgentPack) -> None:
-    budget = workflow_kind(name).params.anytime
-    if budget is None:
-        pytest.skip("has no budget")
+@pytest.mark.parametrize(
+    ("name", "budget"),
+    [(name, kind) for name in WORKFLOWS if (kind := workflow_kind(name).params.anytime)],
+)
+async def test_no_prompt_tells_the_budget(name: str, budget: str, pack: AgentPack) -> None:
     seen = []
     for rounds in (3, 5):
         llm = ScriptedLLM(lambda _: " nothing")

@@ -175,9 +175,7 @@ async def test_the_grammar_names_the_actions(pack: AgentPack) -> None:
     llm = ScriptedLLM(["no action", " finish[x]"])
     await run(llm, pack)
     action = '" "? ("search" | "lookup" | "calculate" | "finish") "[" [^\\[\\]\\n]{1,200} "]"'
-    assert llm.requests[0].grammar == (
-        f'root ::= " " [^\\n]{{1,400}} "\\nAction 1:" {action}'
-    )
+    assert llm.requests[0].grammar == (f'root ::= " " [^\\n]{{1,400}} "\\nAction 1:" {action}')
     assert llm.requests[1].grammar == f"root ::= {action}"
 
 

@@ -3,10 +3,16 @@
 stdout is data, stderr is talk. Exit 0: done; 2: something that the user gave cannot be used; 1: a defect of ours.
 """
 
+import functools
+import os
 import sys
+from collections.abc import Callable
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from typing import NoReturn
 
 import typer
 
@@ -35,38 +41,52 @@ def make_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     for verb, module in VERBS.items():
-        app.command(verb)(getattr(import_module(module), verb))
+        app.command(verb)(_explained(getattr(import_module(module), verb)))
     return app
 
 
 def main() -> None:
     """Run the command line; user mistakes end with exit status 2 and no traceback."""
+    _refuse_other_workflows()
+    make_app()()
+
+
+def _explained(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb, with what ends it early said in our words: inside the application, which has words of its own."""
     from tuner.errors import UserError
     from workflows.errors import WorkflowsError
 
-    try:
-        _refuse_other_workflows()
-        make_app()()
-    except (UserError, WorkflowsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our stdout, `head` say, has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+    @functools.wraps(verb)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            verb(*args, **kwargs)
+            sys.stdout.flush()
+        except (UserError, WorkflowsError) as error:
+            _refuse(str(error), error.hint)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from here", file=sys.stderr)
+            sys.exit(130)
+        except BrokenPipeError:  # the reader of our stdout, `head` say, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
+    return run
+
+
+def _refuse(message: str, hint: str | None) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _refuse_other_workflows() -> None:
-    """Stop when `workflows` is llama-index-workflows, which has the same import name."""
-    if find_spec("workflows.agent_pack") is None:
-        from tuner.errors import UserError
-
-        found = find_spec("workflows")
-        raise UserError(
-            f"the package `workflows` at {found.origin if found else 'nowhere'} is not tuner's",
-            hint="llama-index-workflows has the same import name: install tuner in an environment without it",
-        )
+    """Stop when `workflows` is llama-index-workflows, which has the same import name; without importing it."""
+    found = find_spec("workflows")
+    places = (found.submodule_search_locations if found else None) or ()
+    if any(Path(place, "agent_pack.py").is_file() for place in places):
+        return
+    _refuse(
+        f"the package `workflows` at {found.origin if found else 'nowhere'} is not tuner's",
+        "llama-index-workflows has the same import name: install tuner in an environment without it",
+    )

@@ -9,20 +9,21 @@ from tuner.cli.arguments import StudyPath
 
 def dashboard(
     study: StudyPath,
-    port: Annotated[int, typer.Option(help="0 takes any free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8080,
 ) -> None:
     """Serve optuna-dashboard on 127.0.0.1; it has no password and can delete studies, so it stays on this machine."""
+    from threading import Thread
     from wsgiref.simple_server import WSGIRequestHandler
     from wsgiref.simple_server import make_server
 
     from tuner.cli.output import talk
     from tuner.errors import UserError
+    from tuner.results import open_results
     from tuner.spec import load_study
-    from tuner.store import Store
     from tuner.store.schema import open_optuna_storage
 
     loaded = load_study(study)
-    Store.open(loaded.storage_url, loaded.spec.name).close()  # says it well if there is none
+    open_results(loaded).close()  # says it well if there is none
 
     import optuna_dashboard
 
@@ -40,4 +41,10 @@ def dashboard(
     with server:
         print(f"http://127.0.0.1:{server.server_port}/dashboard/", flush=True)
         talk("stop with Ctrl-C")
-        server.serve_forever()
+        # In a thread of its own: a Ctrl-C during a request would be taken for the request's failure.
+        serving = Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        try:
+            serving.join()
+        finally:
+            server.shutdown()

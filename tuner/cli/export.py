@@ -20,14 +20,11 @@ def export(
     from tuner.cli.output import summary
     from tuner.cli.output import talk
     from tuner.cli.output import with_interval
-    from tuner.errors import UserError
+    from tuner.results import open_results
     from tuner.spec import load_study
-    from tuner.store import Store
 
-    if not out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {out.parent}")
     loaded = load_study(study)
-    store = Store.open(loaded.storage_url, loaded.spec.name)
+    store = open_results(loaded)
     point = exporting.export(loaded, store, rule=rule, out=out)
     figures = ", ".join(f"{name} {with_interval(point, name)}" for name in loaded.spec.objectives)
     config = summary(loaded, point.trial.config) if point.trial.config else ""

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 def front(study: StudyPath, as_json: AsJson = False) -> None:
     """Show the front: values with 95 % intervals, and how often each point stays on it under resampling."""
     from tuner.cli.output import print_json
+    from tuner.results import open_results
     from tuner.spec import load_study
-    from tuner.store import Store
 
     loaded = load_study(study)
-    store = Store.open(loaded.storage_url, loaded.spec.name)
+    store = open_results(loaded)
     if as_json:
         print_json(_content(loaded, store))
     else:

@@ -24,7 +24,10 @@ def init(
         # In the wheel they lie inside the package, in a checkout beside it.
         source = next(path for path in (package / name, package.parent / name) if path.is_file())
         target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(source.read_bytes())
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written: {error.strerror}") from None
         print(target)
     talk(f"next: tuner run {folder / STARTERS[1]}")

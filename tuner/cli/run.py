@@ -8,8 +8,8 @@ def run(study: StudyPath) -> None:
     from tuner.cli.front import print_front
     from tuner.cli.output import talk
     from tuner.cli.progress import open_progress
+    from tuner.results import open_results
     from tuner.spec import load_study
-    from tuner.store import Store
 
     loaded = load_study(study)
     talk(f"study {loaded.spec.name}: {study}")
@@ -19,5 +19,5 @@ def run(study: StudyPath) -> None:
         )
 
         run_study(loaded, report=report)
-    print_front(loaded, Store.open(loaded.storage_url, loaded.spec.name))
+    print_front(loaded, open_results(loaded))
     talk(f"next: tuner export {study} --rule knee --out best.yaml")

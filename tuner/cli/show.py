@@ -24,11 +24,11 @@ def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
     from tuner.cli.output import print_table
     from tuner.cli.output import quantity
     from tuner.measure.latency import idle_share
+    from tuner.results import open_results
     from tuner.spec import load_study
-    from tuner.store import Store
 
     loaded = load_study(study)
-    store = Store.open(loaded.storage_url, loaded.spec.name)
+    store = open_results(loaded)
     found = find_trial(store, trial)
     runs = [
         (split, run) for split in ("search", "holdout") for run in store.runs(found.trial_id, split)

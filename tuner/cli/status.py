@@ -10,11 +10,11 @@ def status(study: StudyPath, as_json: AsJson = False) -> None:
     """Show trials by state and the budget spent."""
     from tuner.cli.output import print_json
     from tuner.cli.output import print_table
+    from tuner.results import open_results
     from tuner.spec import load_study
-    from tuner.store import Store
 
     loaded = load_study(study)
-    store = Store.open(loaded.storage_url, loaded.spec.name)
+    store = open_results(loaded)
     trials, row = store.trials(), store.row()
     states = Counter(trial.state for trial in trials)
     replays = sum(trial.replay_of is not None for trial in trials)

@@ -21,11 +21,11 @@ def trace(
     from tuner.cli.output import print_json
     from tuner.cli.show import find_trial
     from tuner.errors import UserError
+    from tuner.results import open_results
     from tuner.spec import load_study
-    from tuner.store import Store
 
     loaded = load_study(study)
-    store = Store.open(loaded.storage_url, loaded.spec.name)
+    store = open_results(loaded)
     found = find_trial(store, trial)
     runs = [run for split in ("search", "holdout") for run in store.runs(found.trial_id, split)]
     chosen = [run for run in runs if run.example_id == example]

@@ -7,6 +7,7 @@ with serving.start("smollm2-135m", spec) as endpoint:
 from collections.abc import Callable
 from pathlib import Path
 
+from tuner.errors import ServingError
 from tuner.serving.address import Address
 from tuner.serving.endpoint import Endpoint
 from tuner.serving.llama_cpp import LlamaCppServer
@@ -14,8 +15,18 @@ from tuner.serving.models import Addressed
 from tuner.serving.models import ModelSpec
 from tuner.serving.models import Served
 from tuner.serving.weights import find_weights
+from tuner.serving.weights import sha256_of
+from workflows.config import AgentFile
 
-__all__ = ["Addressed", "Endpoint", "ModelSpec", "Served", "find_weights", "start"]
+__all__ = [
+    "Addressed",
+    "Endpoint",
+    "ModelSpec",
+    "Served",
+    "find_weights",
+    "start",
+    "start_exported",
+]
 
 
 def start(
@@ -38,3 +49,31 @@ def start(
     weights = find_weights(spec.weights, base=base, say=say)
     say(f"starting {spec.serve} with {weights.name}")
     return LlamaCppServer(name, spec, weights)
+
+
+def start_exported(agent: AgentFile, *, say: Callable[[str], None] = lambda _: None) -> Endpoint:
+    """The model of an exported agent, served as it was when it was measured; close it.
+
+    Raises ServingError as `start` does, and when the weights are not those that were measured.
+    """
+    name = agent.config.model
+    if agent.serve is None:
+        return start(name, Addressed.model_validate(agent.model.model_dump()), say=say)
+    recorded = agent.serve
+    spec = Served(
+        serve=recorded["engine"],
+        weights=recorded["weights"],
+        threads=recorded["threads"],
+        slots=recorded["slots"],
+        context=recorded["context"],
+        timeout_s=agent.model.timeout_s,
+        max_retries=agent.model.max_retries,
+    )
+    path = find_weights(spec.weights, say=say)
+    found = sha256_of(path)
+    if found != recorded["sha256"]:
+        raise ServingError(
+            f"weights: {path}: sha256 is {found}, but {recorded['sha256']} was measured",
+            hint="put the measured file there, or tune again with this one",
+        )
+    return start(name, spec, say=say)

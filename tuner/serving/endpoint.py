@@ -10,7 +10,7 @@ from workflows.config import ModelSettings
 
 
 class Endpoint(ABC):
-    """A model that can be called until `close`. Conformance: tests/tuner/serving/test_endpoint.py."""
+    """A model that can be called until `close`."""
 
     settings: ModelSettings
     """How a ChatClient reaches it."""

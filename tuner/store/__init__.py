@@ -111,6 +111,19 @@ class Store:
         content.pop("study_id")
         return StudyRow(**content)
 
+    def require(self, fingerprint: Mapping[str, str]) -> StudyRow | None:
+        """The study as it is kept; raises StoreError naming the parts of the fingerprint that differ from it."""
+        row = self.row()
+        known = {} if row is None else row.fingerprint
+        changed = [part for part, value in fingerprint.items() if known.get(part, value) != value]
+        if changed:
+            raise StoreError(
+                f"{shown(self._engine.url)}: holds this study with another {' and another '.join(changed)}; "
+                "its results cannot be mixed with others",
+                hint="give the study a new name or another storage, or undo the change",
+            )
+        return row
+
     def register(
         self,
         fingerprint: Mapping[str, str],
@@ -123,19 +136,11 @@ class Store:
         Parts of the fingerprint that were not known before are added. Raises StoreError naming the
         parts that are known and differ.
         """
-        row = self.row()
+        self._sweep()
+        row = self.require(fingerprint)
         if row is None:
-            self._insert_study(fingerprint, spec)
+            self._insert_study(fingerprint, spec, provenance)
             return
-        changed = [
-            part for part, value in fingerprint.items() if row.fingerprint.get(part, value) != value
-        ]
-        if changed:
-            raise StoreError(
-                f"{shown(self._engine.url)}: holds this study with another {' and another '.join(changed)}; "
-                "its results cannot be mixed with new ones",
-                hint="give the study a new name or another storage, or undo the change",
-            )
         known = {**row.fingerprint, **fingerprint}
         with self._engine.begin() as connection:
             connection.execute(
@@ -146,28 +151,38 @@ class Store:
                 )
             )
 
-    def _insert_study(self, fingerprint: Mapping[str, str], spec: Mapping[str, Any]) -> None:
-        # Rows of a study that was deleted where foreign keys are not kept (a bare SQLite connection)
-        # would pass to the next trials that get their numbers.
-        self._sweep()
+    def _insert_study(
+        self,
+        fingerprint: Mapping[str, str],
+        spec: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+    ) -> None:
         with self._engine.begin() as connection:
             connection.execute(
                 sa.insert(studies).values(
                     study_id=self._study_id,
                     fingerprint=dict(fingerprint),
                     spec=dict(spec),
-                    provenance={},
+                    provenance=dict(provenance),
                     search_s=0.0,
                 )
             )
 
     def _sweep(self) -> None:
-        known = sa.select(optuna_trials.c.trial_id)
+        """Delete rows of studies that were deleted where foreign keys are not kept: on a bare SQLite connection.
+
+        They would pass to the next study and trials that get their numbers. A study that has spent
+        time searching has a trial, so one without is new, and the row is not its own.
+        """
+        all_trials = sa.select(optuna_trials.c.trial_id)
+        lost = (studies.c.search_s > 0) & studies.c.study_id.not_in(
+            sa.select(optuna_trials.c.study_id)
+        )
+        gone = studies.c.study_id.not_in(sa.select(optuna_studies.c.study_id))
         with self._engine.begin() as connection:
             for table in (example_runs, trials):
-                connection.execute(sa.delete(table).where(table.c.trial_id.not_in(known)))
-            known = sa.select(optuna_studies.c.study_id)
-            connection.execute(sa.delete(studies).where(studies.c.study_id.not_in(known)))
+                connection.execute(sa.delete(table).where(table.c.trial_id.not_in(all_trials)))
+            connection.execute(sa.delete(studies).where(gone | lost))
 
     def _update_study(self, **values: Any) -> sa.Update:
         return sa.update(studies).where(studies.c.study_id == self._study_id).values(**values)

@@ -43,35 +43,38 @@ from workflows.agent_pack import Step
 from workflows.answer import normalise
 from workflows.tools.browser import OPENING_SENTENCES
 
+import os
+
+DOT = os.environ.get("DOT", ".")
 INSTRUCTION = "Answer the question in one word."
 
-SHARES: Mapping[str, int] = {"general": 25, "1 hop": 25, "2 hops": 25, "3 hops": 15, "4 hops": 10}
+SHARES: Mapping[str, int] = {"general": 25, "1 hop": 30, "2 hops": 25, "3 hops": 10, "4 hops": 10}
 """Per cent of the questions that are of each kind."""
 
 TEMPLATES: tuple[tuple[str, str, str], ...] = (
-    ("general", "What does the {trade} of {village} sell?", "{trade}/product"),
+    ("general", "What does the {trade} of {village} sell?", "{trade}/sells"),
     ("1 hop", "What is the pet of {person}?", "{person}/pet"),
     ("1 hop", "What is the village of {person}?", "{person}/village"),
     ("1 hop", "What is the land of {village}?", "{village}/land"),
     ("2 hops", "Who is the {trade} of {village}?", "{village}/{trade}"),
-    ("2 hops", "What is the land of the village of {person}?", "{person}/village/land"),
     ("2 hops", "What is the pet of the friend of {person}?", "{person}/friend/pet"),
-    ("3 hops", "What is the pet of the {trade} of {village}?", "{village}/{trade}/pet"),
-    ("3 hops", "Who is the {trade} of the village of {person}?", "{person}/village/{trade}"),
+    ("2 hops", "What is the land of the village of {person}?", "{person}/village/land"),
+    ("3 hops", "Which pet does the {trade} in {village} keep?", "{village}/{trade}/pet"),
+    ("3 hops", "Where does a friend of {person}'s friend live?", "{person}/friend/friend/village"),
     (
         "3 hops",
-        "What is the land of the village of the friend of {person}?",
+        "What land surrounds the home of {person}'s friend?",
         "{person}/friend/village/land",
     ),
     (
         "4 hops",
-        "What is the pet of the friend of the {trade} of {village}?",
+        "Which pet does a friend of the {trade} in {village} keep?",
         "{village}/{trade}/friend/pet",
     ),
     (
         "4 hops",
-        "What is the pet of the {trade} of the village of {person}?",
-        "{person}/village/{trade}/pet",
+        "Where does the friend of the {trade} in {village} live?",
+        "{village}/{trade}/friend/village",
     ),
 )
 """Kind, wording, and route: the page to start from, then the facts that lead to the answer."""
@@ -80,145 +83,40 @@ DEMONSTRATIONS_PER_TEMPLATE = 4
 
 # Words that most tokenizers hold as one token: small models copy them without mistakes, and prompts
 # stay short.
-TRADES: Mapping[str, tuple[str, str]] = {
-    "baker": ("bread", "oven"),
-    "bookseller": ("books", "shelf"),
-    "brewer": ("beer", "kettle"),
-    "butcher": ("meat", "knife"),
-    "fisherman": ("fish", "net"),
-    "florist": ("flowers", "vase"),
-    "goldsmith": ("gold", "hammer"),
-    "hatter": ("hats", "felt"),
-    "shoemaker": ("shoes", "needle"),
-    "tailor": ("clothes", "thread"),
-    "vintner": ("wine", "barrel"),
-    "cheesemaker": ("cheese", "vat"),
+TRADES: Mapping[str, str] = {
+    "baker": "bread",
+    "bookseller": "books",
+    "brewer": "beer",
+    "fisher": "fish",
+    "florist": "flowers",
+    "goldsmith": "gold",
+    "hatter": "hats",
+    "shoemaker": "shoes",
+    "tailor": "clothes",
+    "vintner": "wine",
 }
-"""Trade to its product and its tool."""
+"""Trade to what it sells."""
 
-DEMONSTRATION_TRADES: Mapping[str, tuple[str, str]] = {
-    "potter": ("pots", "wheel"),
-    "toymaker": ("toys", "saw"),
-    "draper": ("cloth", "scissors"),
-    "milkmaid": ("milk", "bucket"),
-    "jeweler": ("jewels", "file"),
-    "chandler": ("candles", "wax"),
+DEMONSTRATION_TRADES: Mapping[str, str] = {
+    "chandler": "candles",
+    "draper": "cloth",
+    "jeweler": "jewels",
+    "milkmaid": "milk",
+    "potter": "pots",
+    "toymaker": "toys",
 }
 
-VILLAGES = [
-    "Ash",
-    "Stone",
-    "Wood",
-    "Marsh",
-    "Bell",
-    "Cross",
-    "Mill",
-    "Rock",
-    "Well",
-    "Newton",
-    "Boston",
-    "Lincoln",
-    "Oxford",
-    "Cambridge",
-    "Reading",
-    "Madison",
-    "Hope",
-    "Union",
-    "Spring",
-    "Summer",
-    "Winter",
-    "Snow",
-]
-PEOPLE = [
-    "Anna",
-    "Tom",
-    "Mary",
-    "John",
-    "Paul",
-    "Peter",
-    "Mark",
-    "Luke",
-    "Jane",
-    "Alice",
-    "Rose",
-    "Ben",
-    "Sam",
-    "Dan",
-    "Max",
-    "Adam",
-    "Frank",
-    "George",
-    "Henry",
-    "Jack",
-    "James",
-    "Maria",
-    "Martin",
-    "Nick",
-    "Robert",
-    "Sarah",
-    "Simon",
-    "Thomas",
-    "Victor",
-    "William",
-    "Emily",
-    "Carl",
-    "David",
-    "Edward",
-    "Fred",
-    "Jean",
-    "Lily",
-    "Lewis",
-    "Louis",
-    "Ray",
-    "Ross",
-    "Tim",
-    "Alex",
-    "Andrew",
-    "Arthur",
-    "Bill",
-    "Bob",
-    "Charles",
-    "Chris",
-    "Daniel",
-    "Donald",
-    "Elizabeth",
-    "Greg",
-    "Jacob",
-    "Jeff",
-    "Jim",
-    "Joseph",
-    "Ken",
-    "Kim",
-    "Lee",
-    "Marie",
-    "Matthew",
-    "Michael",
-    "Neil",
-    "Pat",
-    "Richard",
-    "Samuel",
-    "Scott",
-    "Stephen",
-    "Virginia",
-    "Anne",
-    "Phil",
-    "Alexander",
-    "Benny",
-    "Josh",
-    "Jon",
-    "Jamie",
-    "Leon",
-    "Matt",
-    "Don",
-    "Rob",
-    "Ali",
-    "Maya",
-    "Clark",
-    "Davis",
-    "Wilson",
-    "Taylor",
-    "Grant",
-]
+VILLAGES = """
+Lincoln Newton Boston Oxford Cambridge Reading Madison Jackson Harvard Washington Ash Bell Cross Mill
+Burn Marsh Hope Union Clark Grant Collins Webster
+"""
+PEOPLE = """
+Anna Tom Mary John Paul Peter Mark Luke Jane Alice Rose Ben Sam Dan Max Adam Frank George Henry Jack
+James Maria Martin Nick Robert Sarah Simon Thomas Victor William Emily Carl David Edward Fred Jean Lily
+Lewis Louis Ray Ross Tim Alex Andrew Arthur Bill Bob Charles Chris Daniel Donald Elizabeth Greg Jacob
+Jeff Jim Joseph Ken Kim Lee Marie Matthew Michael Neil Pat Richard Samuel Scott Stephen Virginia Anne
+Phil Alexander Benny Josh Jon Jamie Leon Matt Don Rob Ali Maya Davis Wilson Taylor Jones
+"""
 LANDS = ("coast", "field", "forest", "hill", "island", "lake", "plain", "river")
 CROPS = ("apples", "beans", "corn", "hay", "hops", "rice", "wheat")
 TREES = ("oak", "pine", "elm", "fir", "birch", "willow", "cedar", "maple")
@@ -298,8 +196,10 @@ class Fact:
 def load(options: Options, _base: Path) -> Task:
     """The villages of `options.seed` as a task; reads no file."""
     draw = random.Random(options.seed)
-    villages = draw.sample(VILLAGES, len(VILLAGES))
-    people = draw.sample(PEOPLE, len(PEOPLE))
+    villages = VILLAGES.split()
+    draw.shuffle(villages)
+    people = PEOPLE.split()
+    draw.shuffle(people)
     shown = DEMONSTRATION_VILLAGES
     demonstrated = _make_world(
         villages[:shown], people[: shown * VILLAGERS], DEMONSTRATION_TRADES, draw
@@ -332,12 +232,10 @@ def score(example: Example, answer: str) -> float:
 def _make_world(
     villages: Sequence[str],
     people: Sequence[str],
-    trades: Mapping[str, tuple[str, str]],
+    trades: Mapping[str, str],
     draw: random.Random,
 ) -> World:
-    pages: dict[str, dict[str, str]] = {
-        trade: {"product": product, "tool": tool} for trade, (product, tool) in trades.items()
-    }
+    pages: dict[str, dict[str, str]] = {trade: {"sells": goods} for trade, goods in trades.items()}
     people = people[: len(villages) * VILLAGERS]
     circle = draw.sample(people, len(people))
     friends = dict(zip(circle, circle[1:] + circle[:1], strict=True))
@@ -456,7 +354,7 @@ def _steps(facts: Sequence[Fact], world: World) -> Iterator[Step]:
                 thought=f"I need the {fact.key} of {fact.page}.",
                 tool="lookup",
                 argument=fact.key,
-                observation=f"(Result 1 / 1) {fact.key}: {fact.value}.",
+                observation=f"(Result 1 / 1) {fact.key}: {fact.value}{DOT}",
             )
         thought = str(fact)
     yield Step(thought=thought, tool="finish", argument=facts[-1].value)
@@ -468,4 +366,4 @@ def _documents(world: World) -> Iterator[Document]:
 
 
 def _sentences(facts: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(f"{key}: {value}." for key, value in facts.items())
+    return tuple(f"{key}: {value}{DOT}" for key, value in facts.items())

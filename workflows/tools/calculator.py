@@ -26,7 +26,12 @@ async def calculate(expression: str) -> str:
     text = expression.replace(",", "").replace("$", "").replace("^", "**").strip()
     evaluator = SimpleEval(operators=_OPERATORS, functions={}, names={})
     try:
-        return _show(evaluator.eval(text, previously_parsed=ast.parse(text, mode="eval").body))
+        tree = ast.parse(text, mode="eval")
+        if any(
+            isinstance(node, ast.Constant) and not _is_number(node.value) for node in ast.walk(tree)
+        ):
+            raise TypeError("only numbers")  # text could be formatted to any length
+        return _show(evaluator.eval(text, previously_parsed=tree.body))
     except (
         InvalidExpression,
         SyntaxError,
@@ -39,8 +44,12 @@ async def calculate(expression: str) -> str:
         raise ToolError(f"Cannot calculate {expression}: {error}") from None
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _show(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise TypeError("not a number")
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 

@@ -1,0 +1,23 @@
+"""The real model, started once for all tests that want it."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+
+from tuner import serving
+from tuner.errors import ServingError
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Iterator[serving.Endpoint]:
+    """SmolLM2-135M-Instruct on a llama.cpp server with one slot; its weights stay in the cache folder."""
+    if find_spec("xllamacpp") is None:
+        pytest.skip("xllamacpp is not installed: pip install 'tuner[local]'")
+    spec = serving.Served(serve="llama.cpp", weights="smollm2-135m-instruct")
+    try:
+        serving.find_weights(spec.weights)
+    except ServingError as error:
+        pytest.skip(f"the weights cannot be had: {error}")
+    with serving.start("smollm2", spec) as endpoint:
+        yield endpoint

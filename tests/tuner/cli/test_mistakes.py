@@ -1,0 +1,315 @@
+"""Whatever a user gets wrong ends with status 2, `error:` on stderr, nothing on stdout and no traceback."""
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SPACE = """\
+format_version: 1
+name: s
+workflows:
+  direct: {few_shot: [0, 2]}
+  react: {max_steps: [1, 2]}
+"""
+STUDY = """\
+format_version: 1
+name: small
+task: {name: jsonl, path: questions.jsonl, examples: 4, holdout: 4}
+search_space: space.yaml
+models: {m: {model: hosted_vllm/m, api_base: "http://127.0.0.1:9/v1"}}
+objectives: [accuracy, latency_p50_s]
+budget: {trials: 4}
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Writes the study above with one text replaced, in itself or its space; gives its path."""
+
+    def write(old: str = "", new: str = "") -> Path:
+        assert (STUDY + SPACE).count(old) == 1 or not old
+        (tmp_path / "space.yaml").write_text(SPACE.replace(old, new))
+        rows = [json.dumps({"question": f"Question {n}?", "answer": "yes"}) for n in range(8)]
+        (tmp_path / "questions.jsonl").write_text("\n".join(rows))
+        path = tmp_path / "study.yaml"
+        path.write_text(STUDY.replace(old, new))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def refused(tuner):
+    """The lines that a refused command says, from `error:` on."""
+
+    def call(*arguments: object) -> str:
+        ended = tuner(*arguments)
+        assert (ended.code, ended.out) == (2, ""), ended
+        assert "Traceback" not in ended.err
+        place = ended.err.find("error: ")
+        assert place == 0 or ended.err[place - 1] == "\n", ended.err
+        return ended.err[place:]
+
+    return call
+
+
+def run_apart(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-c", "from tuner.cli import main; main()", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.parametrize("verb", ["check", "run", "status", "front", "export", "dashboard"])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: small", "nane: small", "study.yaml:2: nane: unknown key; known: format_version, name,"),
+        ("trials: 4", "trials: four", "study.yaml:7: budget.trials: input should be a valid integer, not 'four'"),
+        ("react: {", "reakt: {", "space.yaml:5: workflows.reakt: unknown workflow 'reakt'; known: direct, cot,"),
+        ("max_steps: [1, 2]", "max_steps: {low: 1, high: 99}", "space.yaml:5: workflows.react.max_steps: 99 is outside the workflow's bounds"),
+        ("max_steps: ", "steps: ", "space.yaml:5: workflows.react.steps: unknown knob 'steps' of react; known:"),
+        ("name: jsonl", "name: hotpot", "study.yaml:3: task.name: unknown task 'hotpot'; known: villages,"),
+        ("latency_p50_s", "latency", "study.yaml:6: objectives: unknown objective 'latency'; known: accuracy,"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_file_is_told_by_every_verb_that_reads_it(
+    study, refused, verb, old, new, message
+):
+    assert message in refused(verb, study(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message", "hint"),
+    [
+        ("{model: hosted_vllm/m, api_base: \"http://127.0.0.1:9/v1\"}", "{serve: llama.cpp, weights: none.gguf}", "weights: no file ", "a relative path starts from the study file's folder"),
+        ("{model: hosted_vllm/m, api_base: \"http://127.0.0.1:9/v1\"}", "{serve: llama.cpp, weights: gpt-9}", "weights: 'gpt-9' is not known; known: smollm2-135m-instruct", "or give a path"),
+        ("name: small", "name: small", "models.m: nothing answers at http://127.0.0.1:9/v1", "start the server"),
+        ('hosted_vllm/m, api_base: "http://127.0.0.1:9/v1"}', "openai/m, meter: {cpu_estimate: {}}}", "cpu_estimate needs a server that the study starts", "use `serve:`"),
+        ("questions.jsonl", "none.jsonl", "none.jsonl: cannot be read: No such file", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_what_a_study_needs_is_looked_at_before_its_first_trial(
+    study, refused, verb, old, new, message, hint
+):
+    said = refused(verb, study(old, new))
+    assert said.startswith("error: ")
+    assert message in said
+    assert hint is None or f"\nhint: {hint}" in said
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ("energy_wh", "energy_wh needs a meter, and model 'm' has none"),
+        ("cost_usd", "litellm has no price for model 'openai/no-such-model'"),
+    ],
+)
+def test_an_objective_that_nothing_measures_is_refused(study, refused, objective, message):
+    path = study("latency_p50_s", objective)
+    hosted = "{model: openai/no-such-model}"
+    path.write_text(
+        path.read_text().replace(
+            '{model: hosted_vllm/m, api_base: "http://127.0.0.1:9/v1"}', hosted
+        )
+    )
+    said = refused("check", path)
+    assert message in said
+    assert "\nhint: " in said
+
+
+def test_a_malformed_row_of_a_dataset_is_named(study, refused, tmp_path):
+    path = study()
+    (tmp_path / "questions.jsonl").write_text(
+        '{"question": "Q?", "answer": "A"}\n{"question": 3}\n'
+    )
+    said = refused("check", path)
+    assert "questions.jsonl: line 2: " in said
+    assert "\nhint: each row is a JSON object with the keys question, answer" in said
+
+
+@pytest.mark.parametrize("verb", ["status", "front", "export", "dashboard"])
+def test_a_reading_verb_without_a_storage_says_what_to_run(study, refused, tmp_path, verb):
+    said = refused(verb, study())
+    assert "tuner.db: there is no such file yet\nhint: run it first: tuner run STUDY" in said
+    assert not (tmp_path / "tuner.db").exists()
+
+
+VERBS = [
+    ("status",),
+    ("front",),
+    ("show", 0),
+    ("trace", 0, "search-001"),
+    ("export",),
+    ("dashboard",),
+]
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb[0])
+@pytest.mark.parametrize("missing", ["study.yaml", "."])
+def test_a_study_that_is_no_file_is_refused(refused, tmp_path, verb, missing):
+    assert "cannot be read: " in refused(verb[0], tmp_path / missing, *verb[1:])
+
+
+@pytest.mark.parametrize("verb", [*VERBS, ("run",)], ids=lambda verb: verb[0])
+def test_a_storage_that_another_space_wrote_is_refused(keep, refused, tmp_path, verb):
+    keep()
+    space = tmp_path / "space.yaml"
+    space.write_text(space.read_text().replace("[0, 2]", "[0, 4]"))
+    said = refused(verb[0], tmp_path / "study.yaml", *verb[1:])
+    assert "holds this study with another search space;" in said
+    assert "\nhint: give the study a new name or another storage" in said
+
+
+@pytest.mark.parametrize("verb", [*VERBS, ("run",)], ids=lambda verb: verb[0])
+def test_a_storage_that_a_newer_tuner_wrote_is_refused(keep, refused, tmp_path, verb):
+    keep()
+    with sqlite3.connect(tmp_path / "tuner.db") as connection:
+        connection.execute("UPDATE tuner_alembic_version SET version_num = '9999'")
+    connection.close()
+    said = refused(verb[0], tmp_path / "study.yaml", *verb[1:])
+    assert "was written by a newer tuner (schema 9999, this one knows 0001)" in said
+    assert "\nhint: upgrade tuner" in said
+
+
+def test_a_storage_that_is_no_database_is_refused(study, refused, tmp_path):
+    (tmp_path / "tuner.db").write_text("words " * 200)
+    for verb in ("front", "run"):
+        assert "file is not a database" in refused(verb, study())
+
+
+def test_an_unknown_trial_example_or_rule_lists_what_there_is(keep, found, refused, tmp_path):
+    study = keep(found("direct", {}, search=[(1, 1, 1)] * 4))
+    ids = [example.id for example in study.load_task().search]
+    path = tmp_path / "study.yaml"
+    assert refused("show", path, 7) == "error: there is no trial 7; they go from 0 to 0\n"
+    assert refused("trace", path, 7, ids[0]).startswith("error: there is no trial 7;")
+    said = refused("trace", path, 0, "nope")
+    assert said.startswith("error: trial 0 has no example 'nope'; it has: ")
+    assert all(name in said for name in ids)
+    said = refused("export", path, "--rule", "best")
+    assert (
+        said == "error: unknown rule 'best'; known: knee, max-accuracy, min-energy, min-latency\n"
+    )
+
+
+def test_an_empty_study_has_no_trial_and_nothing_to_export(keep, refused, tmp_path):
+    keep()
+    path = tmp_path / "study.yaml"
+    assert refused("show", path, 0) == "error: there is no trial 0; there are none yet\n"
+    assert "\nhint: tuner status " in refused("export", path)
+
+
+@pytest.mark.parametrize("out", [".", "none/best.yaml"])
+def test_a_place_where_no_export_can_be_written(keep, found, refused, tmp_path, out):
+    keep(found("direct", {}, search=[(1, 1, 1)] * 4))
+    said = refused("export", tmp_path / "study.yaml", "--out", tmp_path / out)
+    assert said.startswith("error: --out: ")
+
+
+@pytest.mark.parametrize("content", [None, "format_version: 1\nname: s\n", "- 1\n", "{", "\x00"])
+def test_asking_a_file_that_is_no_export(refused, tmp_path, content):
+    file = tmp_path / "best.yaml"
+    if content is not None:
+        file.write_text(content)
+    assert str(file) in refused("ask", file, "Where?")
+
+
+def test_asking_a_model_that_is_gone(keep, found, tuner, refused, tmp_path):
+    keep(found("direct", {}, search=[(1, 1, 1)] * 4))
+    best = tmp_path / "best.yaml"
+    assert tuner("export", tmp_path / "study.yaml", "--out", best).out == f"{best}\n"
+    assert "nothing answers at http://127.0.0.1:9/v1" in refused("ask", best, "Where?")
+
+
+def test_init_overwrites_nothing(refused, tmp_path):
+    (tmp_path / "studies").mkdir()
+    mine = tmp_path / "studies" / "quickstart.yaml"
+    mine.write_text("mine")
+    said = refused("init", tmp_path)
+    assert said == f"error: {mine} exists already\nhint: name another folder: tuner init DIR\n"
+    assert mine.read_text() == "mine"
+    assert not (tmp_path / "search_spaces").exists()
+
+
+def test_a_port_that_is_taken(keep, refused, tmp_path):
+    keep()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused("dashboard", tmp_path / "study.yaml", "--port", port)
+    assert said.startswith(f"error: port {port} on 127.0.0.1: Address already in use\nhint: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["frnt"],
+        ["front"],
+        ["front", "s.yaml", "--nope"],
+        ["show", "s.yaml", "one"],
+        ["dashboard", "s.yaml", "--port", "99999"],
+    ],
+)
+def test_a_line_that_cannot_be_parsed_says_how_it_is_written(tuner, arguments):
+    ended = tuner(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("Usage: ")
+    assert "Error: " in ended.err
+
+
+def test_the_script_itself_ends_so(study, tmp_path):
+    ended = run_apart("front", study("name: small", "nane: small"))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    first, last, hint = ended.stderr.splitlines()
+    assert first.startswith(f"error: {tmp_path}/study.yaml: name: is missing")
+    assert last.startswith(f"{tmp_path}/study.yaml:2: nane: unknown key; known: format_version,")
+    assert hint == "hint: did you mean name?"
+
+
+def test_another_package_of_the_same_name_is_named_and_not_imported(tmp_path):
+    other = tmp_path / "workflows"
+    other.mkdir()
+    (other / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    ended = run_apart("doctor", PYTHONPATH=str(tmp_path))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines() == [
+        f"error: the package `workflows` at {other}/__init__.py is not tuner's",
+        "hint: llama-index-workflows has the same import name: "
+        "install tuner in an environment without it",
+    ]
+
+
+def test_the_package_in_this_environment_is_ours(tmp_path):
+    code = "import json, tuner, workflows; print(json.dumps([tuner.__file__, workflows.__file__]))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    ours, theirs = (Path(file).parent for file in json.loads(ended.stdout))
+    assert theirs == ours.with_name("workflows")
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake(keep, found, tmp_path):
+    keep(found("direct", {}, search=[(1, 1, 1)] * 4))
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-c", "from tuner.cli import main; main()", "front", tmp_path / "study.yaml", "--json"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )  # fmt: skip
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -1,0 +1,206 @@
+"""What each verb says when all is well: help, tables for people, JSON for programs."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from tuner.cli import VERBS
+from workflows.config import load_agent_file
+
+
+@pytest.fixture
+def path(keep, found, tmp_path):
+    """A study with three points on its front, one of them confirmed, and a trial that failed."""
+    rows = [(1, 2, 12), (0, 2, 12), (1, 3, 13), (1, 2, 12)]
+    keep(
+        found("direct", {"few_shot": 2}, search=[(0, 1, 4)] * 4),
+        found("react", {"max_steps": 2}, search=rows, holdout=rows),
+        found("react", {"max_steps": 3}, search=[(1, 9, 40)] * 4),
+        found("react", {"max_steps": 4}, search=[(1, 9, 40)], failure="3 of 4 examples failed"),
+        found("react", {"max_steps": 2}, search=[], replay_of=1),
+    )
+    return tmp_path / "study.yaml"
+
+
+@pytest.fixture
+def said(tuner):
+    """The JSON on stdout of a command that went well."""
+
+    def call(*arguments):
+        ended = tuner(*arguments, "--json")
+        assert ended.code == 0, ended
+        return json.loads(ended.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+    return call
+
+
+def test_help_mentions_every_verb(tuner):
+    ended = tuner("--help")
+    assert ended.code == 0
+    listed = [line.split()[0] for line in ended.out.partition("Commands:")[2].splitlines() if line]
+    assert listed == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(tuner, verb):
+    ended = tuner(verb, "--help")
+    assert ended.code == 0
+    assert ended.out.startswith(f"Usage: tuner {verb} ")
+    assert len(ended.out.splitlines()) >= 5
+
+
+def test_front_as_json_has_the_documented_keys(said, path):
+    content = said("front", path)
+    assert list(content) == ["study", "task", "objectives", "trials", "points"]
+    assert (content["study"], content["task"]) == ("kept", "jsonl")
+    assert content["objectives"] == [
+        {"name": "accuracy", "direction": "maximize", "unit": "share"},
+        {"name": "latency_p50_s", "direction": "minimize", "unit": "s"},
+        {"name": "energy_wh", "direction": "minimize", "unit": "Wh/query"},
+    ]
+    assert list(content["trials"]) == ["complete", "pruned", "failed", "running", "derived"]
+    assert (content["trials"]["complete"], content["trials"]["failed"]) == (4, 1)
+    points = content["points"]
+    assert [(p["trial"], p["split"]) for p in points] == [
+        (2, "search"),
+        (1, "search"),
+        (0, "search"),
+        (1, "holdout"),
+    ]
+    keys = {"trial", "config", "values", "intervals", "membership", "split", "n", "sources"}
+    assert all(point.keys() == keys for point in points)
+    best = points[1]
+    assert best["config"]["workflow"] == "react"
+    assert best["config"]["params"]["max_steps"] == 2
+    assert best["values"]["accuracy"] == 0.75
+    low, high = best["intervals"]["accuracy"]
+    assert low < 0.75 < high
+    assert (best["n"], best["sources"]) == (4, {"energy": "cpu-estimate"})
+
+
+def test_front_for_people_shows_values_sources_and_both_splits(tuner, path):
+    out = tuner("front", path).out
+    assert "Front on 4 search questions" in out
+    assert "on 4 holdout questions" in out
+    assert "energy_wh [Wh/query] (cpu-estimate)" in out
+    assert "react max_steps=2" in out
+    assert "75 % [30, 95]" in out
+
+
+def test_an_empty_front_says_so(tuner, said, keep, tmp_path):
+    keep()
+    assert tuner("front", tmp_path / "study.yaml").out.startswith("No trial is complete")
+    assert said("front", tmp_path / "study.yaml")["points"] == []
+
+
+def test_status(tuner, said, path):
+    content = said("status", path)
+    assert content["study"] == "kept"
+    assert content["trials"] == {
+        "complete": 4,
+        "pruned": 0,
+        "failed": 1,
+        "running": 0,
+        "waiting": 0,
+    }
+    assert content["replays"] == 1
+    assert content["budget"]["trials"] == {"spent": 4, "limit": 9}
+    assert content["budget"]["wall_clock_s"] == {"spent": 17.0, "limit": None}
+    assert content["owner"] is None
+    assert content["failures"] == {"3": "3 of 4 examples failed"}
+    out = tuner("status", path).out
+    assert "4 of 9" in out
+    assert "3 of 4 examples failed" in out
+
+
+def test_show(tuner, said, path):
+    content = said("show", path, 1)
+    assert (content["trial"], content["state"], content["replay_of"]) == (1, "complete", None)
+    assert content["config"]["params"]["max_steps"] == 2
+    assert content["sources"] == {"energy": "cpu-estimate"}
+    assert [example["split"] for example in content["examples"]] == ["search"] * 4 + ["holdout"] * 4
+    example = content["examples"][0]
+    assert (example["score"], example["energy"]["joules"], example["tokens_in"]) == (1.0, 12.0, 30)
+    out = tuner("show", path, 1).out
+    assert "Trial 1 of kept" in out
+    assert "cpu-estimate" in out
+    assert "replay of" in tuner("show", path, 4).out
+    assert "failed: 3 of 4 examples failed" in tuner("show", path, 3).out
+
+
+def test_trace(tuner, said, path):
+    example = said("show", path, 1)["examples"][0]["example_id"]
+    (run,) = said("trace", path, 1, example)
+    assert [span["kind"] for span in run["spans"]] == ["llm", "tool"]
+    assert run["checkpoints"] == [{"budget": 1, "answer": "Elm", "span_count": 2, "elapsed_s": 2.0}]
+    out = tuner("trace", path, 1, example).out
+    assert "answer 'Elm', score 1" in out
+    assert "30 tokens in (0 cached), 5 out" in out
+    assert "A village. [slow]" in out
+    assert "checkpoint 1 at 2.000 s: 'Elm'" in out
+
+
+def test_doctor(tuner, said):
+    content = said("doctor")
+    assert all(row.keys() == {"what", "usable", "detail"} for row in content)
+    found = {row["what"]: row for row in content}
+    assert found["python"]["detail"] == sys.version.split()[0]
+    assert {"machine", "meter cpu_estimate", "engine llama.cpp"} <= set(found)
+    assert all(isinstance(row["usable"], bool) for row in content)
+    assert "meter cpu_estimate" in tuner("doctor").out
+
+
+def test_check(said, make_study):
+    content = said("check", make_study().path)
+    assert content.keys() == {
+        "configs",
+        "questions",
+        "energy",
+        "probes",
+        "seconds_per_example",
+        "joules_per_example",
+        "search_s",
+        "search_wh",
+    }
+    assert (content["configs"], content["energy"]) == (14, {"loopback": "none"})
+    assert content["questions"] == {"search": 10, "holdout": 6}
+    assert content["seconds_per_example"] > 0
+    assert content["joules_per_example"] is None
+    assert content["search_wh"] is None
+
+
+def test_check_for_people(tuner, make_study):
+    ended = tuner("check", make_study().path)
+    assert ended.code == 0
+    assert "14 configs" in ended.out
+    assert "not metered" in ended.out
+
+
+def test_export_writes_a_file_and_says_what_comes_next(tuner, path, tmp_path):
+    out = tmp_path / "best.yaml"
+    ended = tuner("export", path, "--rule", "max-accuracy", "--out", out)
+    assert (ended.code, ended.out) == (0, f"{out}\n")
+    assert f'next: tuner ask {out} "' in ended.err
+    assert "measured on 4 holdout questions: accuracy 75 %" in ended.err
+    assert load_agent_file(out).config.params["max_steps"] == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_the_dashboard_serves_the_study_and_stops_at_ctrl_c(path):
+    command = [sys.executable, "-c", "from tuner.cli import main; main()", "dashboard", path]
+    with subprocess.Popen(
+        [*command, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            address = process.stdout.readline().strip()
+            listed = httpx.get(address.replace("/dashboard/", "/api/studies"), timeout=20)
+            assert [study["study_name"] for study in listed.json()["study_summaries"]] == ["kept"]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 130
+            assert "interrupted" in process.stderr.read()
+        finally:
+            process.kill()

@@ -1,0 +1,287 @@
+"""Studies that run against a loopback server in a process of its own, and studies whose results are given."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from tuner.objectives import OBJECTIVES
+from tuner.records import ExampleRun
+from tuner.records import Reading
+from tuner.spec import LoadedStudy
+from tuner.spec import load_study
+from tuner.store import Store
+from tuner.store.schema import open_optuna_storage
+from tuner.tasks import Task
+from workflows.agent import workflow_kind
+from workflows.base import Checkpoint
+from workflows.config import AgentConfig
+from workflows.config import ModelSettings
+from workflows.trace import Span
+
+LOOPBACK = Path(__file__).resolve().parents[2] / "benchmarks" / "loopback.py"
+
+SPACE = """\
+format_version: 1
+name: small
+workflows:
+  cot: {max_tokens: [64, 128]}
+  self_consistency: {samples: {low: 1, high: 4}}
+  react: {max_steps: {low: 1, high: 4}, thoughts: [true, false]}
+"""
+STUDY = """\
+format_version: 1
+name: small
+task: {{name: jsonl, path: questions.jsonl, examples: 10, holdout: 6}}
+search_space: space.yaml
+models: {{loopback: {{model: openai/loopback, api_base: "{api_base}", max_retries: 0}}}}
+objectives: [accuracy, tokens_total]
+sampler: {{name: tpe, seed: 3}}
+budget: {{trials: {trials}}}
+storage: sqlite:///tuner.db
+"""
+
+Serve = Callable[..., AbstractContextManager[str]]
+MakeStudy = Callable[..., LoadedStudy]
+
+
+@contextmanager
+def serve_loopback(*arguments: str) -> Iterator[str]:
+    """The address of a loopback server with these arguments, until the block ends."""
+    command = [sys.executable, str(LOOPBACK), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["api_base"]
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def serve() -> Serve:
+    """Starts loopback servers."""
+    return serve_loopback
+
+
+@pytest.fixture(scope="session")
+def api_base() -> Iterator[str]:
+    """A loopback server that answers every request at once."""
+    with serve_loopback() as address:
+        yield address
+
+
+@pytest.fixture
+def make_study(tmp_path: Path, api_base: str) -> MakeStudy:
+    """Writes a small study into a folder; half of its questions are answered rightly."""
+
+    def make(
+        *,
+        folder: str = "study",
+        trials: int = 6,
+        server: str = api_base,
+        extra: str = "",
+        space: str = SPACE,
+        replace: tuple[str, str] = ("", ""),
+    ) -> LoadedStudy:
+        path = tmp_path / folder
+        path.mkdir(exist_ok=True)
+        rows = [
+            {"question": f"Question {n}?", "answer": "forty-two" if n % 2 else "seven"}
+            for n in range(16)
+        ]
+        (path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (path / "space.yaml").write_text(space)
+        text = STUDY.format(api_base=server, trials=trials).replace(*replace)
+        (path / "study.yaml").write_text(text + extra)
+        return load_study(path / "study.yaml")
+
+    return make
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a trial found: its workflow and knobs, and a (score, seconds, joules) for each question of a split."""
+
+    workflow: str
+    params: Mapping[str, Any]
+    search: Sequence[tuple[float, float, float | None]]
+    holdout: Sequence[tuple[float, float, float | None]] = ()
+    feasible: bool = True
+    replay_of: int | None = None
+    failure: str | None = None
+
+
+KEPT = """\
+format_version: 1
+name: kept
+task:
+  {name: jsonl, path: q.jsonl, documents: pages.jsonl, demonstrations: shown.jsonl, examples: 4, holdout: 4, seed: 1}
+search_space: space.yaml
+models: {m: {model: hosted_vllm/m, api_base: "http://127.0.0.1:9/v1", api_key_env: SECRET_KEY}}
+objectives: [accuracy, latency_p50_s, energy_wh]
+budget: {trials: 9}
+"""
+KEPT_SPACE = """\
+format_version: 1
+name: kept
+workflows:
+  direct:
+    few_shot: [0, 2]
+    demonstrations: {choices: [fixed, nearest], when: {few_shot: ">= 1"}}
+  react: {max_steps: [1, 2, 3, 4, 5, 6]}
+"""
+KEPT_ROWS = {
+    "q.jsonl": [
+        {"id": f"q{n}", "question": f"Where is page {n}?", "answer": "Elm"} for n in range(9)
+    ],
+    "pages.jsonl": [{"title": f"Page {n}", "text": f"It is page {n}."} for n in range(3)],
+    "shown.jsonl": [
+        {
+            "question": f"Where is {n}?",
+            "answer": "Oak",
+            "reasoning": "It is in Oak.",
+            "steps": [{"thought": "I know.", "tool": "finish", "argument": "Oak"}],
+        }
+        for n in range(4)
+    ],
+}
+SETTINGS = {
+    "model": "hosted_vllm/m",
+    "api_base": "http://127.0.0.1:9/v1",
+    "api_key_env": "SECRET_KEY",
+}
+PROVENANCE = {
+    "versions": {"tuner": "0.1.0"},
+    "python": "3.11",
+    "machine": "Linux x86_64, 2 CPUs",
+    "models": {
+        "m": {
+            "settings": ModelSettings(**SETTINGS).model_dump(mode="json"),
+            "serve": None,
+            "energy": {"source": "cpu-estimate", "scope": "server process 1"},
+        }
+    },
+}
+
+Keep = Callable[..., LoadedStudy]
+
+
+def run_of(example: str, score: float, latency_s: float, joules: float | None) -> ExampleRun:
+    """An answered question with one model call and one tool call."""
+    problem = "the counter was lost" if joules is None else None
+    return ExampleRun(
+        example_id=example,
+        repeat=0,
+        answer="Elm" if score else "",
+        score=score,
+        error=None,
+        latency_s=latency_s,
+        energy=Reading(joules, "cpu-estimate", "server process 1", problem),
+        tokens_in=30,
+        tokens_out=5,
+        tokens_cached=0,
+        cost_usd=None,
+        llm_calls=1,
+        tool_calls=1,
+        llm_s=latency_s / 2,
+        tool_only_s=0.0,
+        started_s=0.0,
+        checkpoints=(Checkpoint(1, "Elm", 2, latency_s),),
+        spans=(
+            Span("llm", "m", 0.0, latency_s / 2, "Where?", "search[Elm]", 0.1, 30, 5, 0),
+            Span("tool", "search", latency_s / 2, latency_s, "Elm", "A village.", error="slow"),
+        ),
+    )
+
+
+@pytest.fixture
+def found() -> type[Found]:
+    """What `keep` takes, for tests that cannot import it from here."""
+    return Found
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Folders of studies whose trials found this, each made once; not to be written to."""
+    folders: dict[str, Path] = {}
+
+    def make(found: Sequence[Found], provenance: Mapping[str, Any]) -> Path:
+        key = repr((found, provenance))
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("kept")
+            _keep_study(folders[key], found, provenance)
+        return folders[key]
+
+    return make
+
+
+@pytest.fixture
+def keep(tmp_path: Path, kept: Callable[..., Path]) -> Keep:
+    """Writes a study, and what trials found into its storage as a run would, by Optuna and Store."""
+
+    def keep(*found: Found, provenance: Mapping[str, Any] = PROVENANCE) -> LoadedStudy:
+        shutil.copytree(kept(found, provenance), tmp_path, dirs_exist_ok=True)
+        return load_study(tmp_path / "study.yaml")
+
+    return keep
+
+
+def _keep_study(folder: Path, found: Sequence[Found], provenance: Mapping[str, Any]) -> None:
+    (folder / "space.yaml").write_text(KEPT_SPACE)
+    (folder / "study.yaml").write_text(KEPT)
+    for name, rows in KEPT_ROWS.items():
+        (folder / name).write_text("\n".join(map(json.dumps, rows)))
+    study = load_study(folder / "study.yaml")
+    task = study.load_task()
+    storage = open_optuna_storage(study.storage_url)
+    optuna_study = optuna.create_study(
+        study_name=study.spec.name,
+        storage=storage,
+        directions=[OBJECTIVES[name].direction for name in study.spec.objectives],
+    )
+    store = Store.create(study.storage_url, study.spec.name)
+    spec = study.spec.model_dump(mode="json")
+    store.register(study.fingerprint(task), spec=spec, provenance=provenance)
+    assert store.claim("test", None)
+    for each in found:
+        _keep_trial(study, task, optuna_study, store, each)
+    store.release("test")
+    store.close()
+    storage.engine.dispose()
+
+
+def _keep_trial(
+    study: LoadedStudy, task: Task, optuna_study: optuna.Study, store: Store, found: Found
+) -> None:
+    params = workflow_kind(found.workflow).params.model_validate(found.params).model_dump()
+    config = AgentConfig(workflow=found.workflow, model="m", params=params)
+    optuna_study.enqueue_trial(study.space.flat(config, study.models))
+    trial = optuna_study.ask()
+    assert study.space.sample(trial, study.models) == config
+    trial_id = store.trial_id(trial.number)
+    store.save_config(trial_id, config)
+    for split, rows in (("search", found.search), ("holdout", found.holdout)):
+        for example, row in zip(task.examples(split), rows, strict=False):
+            run = run_of(example.id, *row)
+            store.save_run(trial_id, split, run, owner="test", search_s=1.0)
+    if found.failure is not None:
+        store.finish(trial_id, failure=found.failure)
+        optuna_study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return
+    runs = store.runs(trial_id, "search")
+    values = {name: OBJECTIVES[name].value(runs) for name in study.spec.objectives}
+    known = {name: 0.0 if value is None else value for name, value in values.items()}
+    store.finish(trial_id, values=known, feasible=found.feasible, replay_of=found.replay_of)
+    optuna_study.tell(trial, list(known.values()))

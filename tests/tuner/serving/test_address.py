@@ -1,0 +1,127 @@
+import json
+import threading
+from collections.abc import Callable
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from http.server import ThreadingHTTPServer
+
+import pytest
+
+from tuner import serving
+from tuner.errors import ServingError
+
+Server = Callable[[int, str], str]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Starts a server that gives one reply to everything, as often as it is called; returns its api_base."""
+    running: list[ThreadingHTTPServer] = []
+
+    def begin(status: int, body: str) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                found = self.path == "/v1/models"
+                self.send_response(status if found else 500)
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        running.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=running[-1].serve_forever, args=[0.01]).start()
+        return f"http://127.0.0.1:{running[-1].server_port}/v1"
+
+    yield begin
+    for each in running:
+        each.shutdown()
+        each.server_close()
+
+
+def listing(*names: str) -> str:
+    return json.dumps({"object": "list", "data": [{"id": name} for name in names]})
+
+
+def start(model: str, api_base: str | None, **fields: object) -> serving.Endpoint:
+    return serving.start(
+        "m", serving.Addressed.model_validate({"model": model, "api_base": api_base, **fields})
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "listed"),
+    [
+        ("hosted_vllm/meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-8B"),
+        ("openai/gpt-oss-20b", "gpt-oss-20b"),
+        ("hosted_vllm/openai/gpt-oss-20b", "openai/gpt-oss-20b"),
+        ("gpt-oss-20b", "gpt-oss-20b"),
+    ],
+)
+def test_listed_model_is_accepted_with_and_without_provider(
+    model: str, listed: str, server: Server
+) -> None:
+    with start(model, server(200, listing("other", listed))) as endpoint:
+        endpoint.check()
+
+        assert endpoint.settings.model == model
+        assert endpoint.pid is None
+        assert endpoint.serve is None
+        assert endpoint.clear_cache() is False
+
+
+def test_model_that_is_not_listed_gives_the_names_that_are(server: Server) -> None:
+    api_base = server(200, listing("qwen", "llama"))
+
+    with pytest.raises(
+        ServingError, match=r"models\.m: .*does not serve .*: llama, qwen"
+    ) as caught:
+        start("hosted_vllm/mistral", api_base)
+
+    assert "hosted_vllm/NAME" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, "no such page"),
+        (401, listing("other")),
+        (200, "<html>"),
+        (200, "[]"),
+        (200, listing()),
+    ],
+)
+def test_any_answer_without_a_list_counts_as_reachable(
+    status: int, body: str, server: Server
+) -> None:
+    with start("hosted_vllm/mistral", server(status, body) + "/") as endpoint:
+        endpoint.check()
+
+
+@pytest.mark.parametrize("api_base", ["http://127.0.0.1:1/v1", "gpu1:8000/v1", "http://[::1/v1"])
+def test_unreachable_address_is_named(api_base: str) -> None:
+    with pytest.raises(ServingError, match=r"models\.m: nothing answers at ") as caught:
+        start("hosted_vllm/mistral", api_base)
+
+    assert api_base in str(caught.value)
+
+
+def test_hosted_provider_is_not_asked() -> None:
+    with start("anthropic/claude", None) as endpoint:
+        endpoint.check()
+
+
+def test_key_is_sent_but_is_not_part_of_the_fingerprint(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GPU1_KEY", "secret")
+    api_base = server(200, listing("llama"))
+
+    with start("hosted_vllm/llama", api_base, api_key_env="GPU1_KEY", timeout_s=5) as endpoint:
+        assert endpoint.fingerprint() == {
+            "model": "hosted_vllm/llama",
+            "api_base": api_base,
+            "endpoint": "chat",
+            "grammar": "none",
+            "json_schema": False,
+        }

@@ -1,0 +1,137 @@
+import sqlite3
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from tuner.errors import StoreError
+from tuner.store import Store
+from tuner.store import schema
+from tuner.store import tables
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/tuner.db"
+
+
+@pytest.fixture
+def migrated(url):
+    """An engine on a database with Optuna's tables and ours."""
+    schema.open_optuna_storage(url).engine.dispose()
+    engine = schema.make_engine(url)
+    schema.migrate(engine)
+    yield engine
+    engine.dispose()
+
+
+def set_version(url, version):
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        connection.execute("UPDATE tuner_alembic_version SET version_num = ?", (version,))
+    connection.close()
+
+
+def test_migrations_make_the_tables_that_the_store_uses(migrated):
+    ours = set(tables.metadata.tables)
+    with migrated.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table": tables.VERSION_TABLE,
+                "compare_server_default": True,
+                "include_object": lambda thing, name, kind, *_: kind != "table" or name in ours,
+            },
+        )
+        # Foreign keys to Optuna's tables are the migrations' alone: those tables are not ours to describe.
+        differences = [
+            difference
+            for difference in compare_metadata(context, tables.metadata)
+            if difference[0] != "remove_fk"
+        ]
+    assert differences == []
+
+
+def test_optunas_tables_have_the_columns_that_the_store_reads(migrated):
+    inspector = sa.inspect(migrated)
+    for table in (tables.optuna_studies, tables.optuna_trials):
+        found = {column["name"] for column in inspector.get_columns(table.name)}
+        assert found >= {column.name for column in table.columns}
+
+
+@pytest.mark.parametrize("table", sorted(tables.metadata.tables))
+def test_our_rows_hang_on_optunas(migrated, table):
+    (key,) = sa.inspect(migrated).get_foreign_keys(table)
+    assert key["referred_table"] in ("studies", "trials")
+    assert key["options"] == {"ondelete": "CASCADE"}
+
+
+def test_the_schema_version_is_the_newest_revision(migrated):
+    config = Config()
+    config.set_main_option(
+        "script_location", str(schema.Path(schema.__file__).parent / "migrations")
+    )
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_heads() == [tables.SCHEMA_VERSION]
+    assert schema.stored_version(migrated) == tables.SCHEMA_VERSION
+
+
+def test_migrating_again_changes_nothing(migrated):
+    before = sa.inspect(migrated).get_table_names()
+    schema.migrate(migrated)
+    assert sa.inspect(migrated).get_table_names() == before
+
+
+def test_tables_of_a_newer_tuner_are_refused_for_reading_and_writing(url, migrated):
+    set_version(url, "9999")
+    for open_ in (Store.open, Store.create):
+        with pytest.raises(StoreError, match=r"newer tuner \(schema 9999, this one knows 0001\)"):
+            open_(url, "s")
+
+
+def test_tables_of_an_older_tuner_are_read_after_a_run_only(url, migrated):
+    set_version(url, "0000")
+    with pytest.raises(StoreError, match="holds no study of this version") as caught:
+        Store.open(url, "s")
+    assert "tuner run" in caught.value.hint
+
+
+def test_a_database_that_only_optuna_has_used_holds_no_study(url):
+    storage = schema.open_optuna_storage(url)
+    optuna.create_study(study_name="s", storage=storage)
+    storage.engine.dispose()
+    with pytest.raises(StoreError, match="holds no study of this version"):
+        Store.open(url, "s")
+
+
+def test_a_missing_file_says_what_to_run(url, tmp_path):
+    with pytest.raises(StoreError, match="there is no such file yet") as caught:
+        Store.open(url, "s")
+    assert "tuner run" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_refused(url, tmp_path):
+    (tmp_path / "tuner.db").write_text("not a database, but longer than its header would be" * 9)
+    for open_ in (lambda: Store.open(url, "s"), lambda: schema.open_optuna_storage(url)):
+        with pytest.raises(StoreError, match="file is not a database"):
+            open_()
+
+
+def test_connections_wait_keep_foreign_keys_and_survive_a_crash(migrated):
+    with migrated.connect() as connection:
+        pragmas = ("foreign_keys", "journal_mode", "synchronous", "busy_timeout")
+        found = {p: connection.execute(sa.text(f"PRAGMA {p}")).scalar() for p in pragmas}
+    assert found == {
+        "foreign_keys": 1,
+        "journal_mode": "wal",
+        "synchronous": 1,
+        "busy_timeout": 1000 * schema.BUSY_TIMEOUT_S,
+    }
+
+
+def test_a_password_is_not_shown():
+    assert schema.shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"

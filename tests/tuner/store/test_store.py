@@ -1,0 +1,279 @@
+import dataclasses
+import math
+import sqlite3
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from tuner.errors import StoreError
+from tuner.records import ExampleRun
+from tuner.records import Reading
+from tuner.store import Store
+from tuner.store import schema
+from workflows.base import Checkpoint
+from workflows.config import AgentConfig
+from workflows.trace import Span
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+name = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+seconds = st.floats(0, 1e6, allow_nan=False)
+count = st.integers(0, 2**31 - 1)
+SPANS = st.builds(
+    Span,
+    kind=st.sampled_from(["llm", "tool"]),
+    name=name,
+    start_s=seconds,
+    end_s=seconds,
+    input=text,
+    output=text,
+    ttft_s=st.none() | seconds,
+    tokens_in=st.none() | count,
+    tokens_out=st.none() | count,
+    tokens_cached=st.none() | count,
+    cost_usd=st.none() | seconds,
+    attempt=st.integers(1, 11),
+    error=st.none() | text,
+)
+RUNS = st.builds(
+    ExampleRun,
+    example_id=name,
+    repeat=st.integers(0, 5),
+    answer=text,
+    score=st.floats(0, 1),
+    error=st.none() | text,
+    latency_s=seconds,
+    energy=st.builds(
+        Reading, st.none() | seconds, st.sampled_from(["rapl", "none"]), text, st.none() | text
+    ),
+    tokens_in=st.none() | count,
+    tokens_out=st.none() | count,
+    tokens_cached=st.none() | count,
+    cost_usd=st.none() | seconds,
+    llm_calls=count,
+    tool_calls=count,
+    llm_s=seconds,
+    tool_only_s=seconds,
+    started_s=seconds,
+    checkpoints=st.lists(
+        st.builds(Checkpoint, count, st.none() | text, count, seconds), max_size=3
+    ).map(tuple),
+    spans=st.lists(SPANS, max_size=3).map(tuple),
+)
+CONFIG = AgentConfig(workflow="direct", model="m", params={"few_shot": 2, "temperature": 0.5})
+
+
+def plain_run(example_id="e1", repeat=0, **changes):
+    run = ExampleRun(
+        example_id,
+        repeat,
+        "Elm",
+        1.0,
+        None,
+        2.0,
+        Reading(5.0, "rapl", "package"),
+        10,
+        3,
+        0,
+        None,
+        1,
+        0,
+        1.0,
+        0.0,
+        0.0,
+        (),
+        (),
+    )
+    return dataclasses.replace(run, **changes)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/tuner.db"
+
+
+@pytest.fixture
+def optuna_study(url):
+    storage = schema.open_optuna_storage(url)
+    yield optuna.create_study(study_name="s", storage=storage, directions=["maximize", "minimize"])
+    storage.engine.dispose()
+
+
+@pytest.fixture
+def store(url, optuna_study):
+    """A study that this process owns."""
+    store = Store.create(url, "s")
+    store.register({"space": "1"}, spec={"name": "s"}, provenance={})
+    assert store.claim("me", None)
+    yield store
+    store.close()
+
+
+def counted(url, table):
+    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+        rows = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    connection.close()
+    return rows
+
+
+def new_trial(store, optuna_study, config=CONFIG):
+    trial = optuna_study.ask()
+    trial_id = store.trial_id(trial.number)
+    store.save_config(trial_id, config)
+    return trial, trial_id
+
+
+@given(run=RUNS)
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_an_example_run_comes_back_exactly(store, optuna_study, run):
+    _, trial_id = new_trial(store, optuna_study)
+    store.save_run(trial_id, "search", run, owner="me", search_s=0.0)
+    assert store.runs(trial_id, "search") == (run,)
+    assert store.runs(trial_id, "holdout") == ()
+    (light,) = store.light_runs("search")[trial_id]
+    left_out = {"answer": "", "error": None, "spans": (), "checkpoints": ()}
+    energy = Reading(run.energy.joules, run.energy.source, "")
+    assert light == dataclasses.replace(run, energy=energy, **left_out)
+
+
+def test_an_example_is_kept_once_and_its_time_counted_once(store, optuna_study):
+    _, trial_id = new_trial(store, optuna_study)
+    store.save_run(trial_id, "search", plain_run(), owner="me", search_s=2.0)
+    with pytest.raises(sa.exc.IntegrityError):
+        store.save_run(trial_id, "search", plain_run(score=0.0), owner="me", search_s=5.0)
+    assert store.row().search_s == 2.0
+    assert [run.score for run in store.runs(trial_id, "search")] == [1.0]
+    store.save_run(trial_id, "search", plain_run(repeat=1), owner="me", search_s=1.0)
+    store.save_run(trial_id, "holdout", plain_run(), owner="me", search_s=0.0)
+    assert store.row().search_s == 3.0
+    assert store.finished(trial_id, "search") == {("e1", 0), ("e1", 1)}
+    assert store.finished(trial_id, "holdout") == {("e1", 0)}
+
+
+def test_runs_come_in_the_order_in_which_they_finished(store, optuna_study):
+    _, trial_id = new_trial(store, optuna_study)
+    for example in ("e3", "e1", "e2"):
+        store.save_run(trial_id, "search", plain_run(example), owner="me", search_s=0.0)
+    assert [run.example_id for run in store.runs(trial_id, "search")] == ["e3", "e1", "e2"]
+    assert [run.example_id for run in store.light_runs("search")[trial_id]] == ["e1", "e2", "e3"]
+
+
+def test_only_one_of_two_claims_succeeds(url, store):
+    store.release("me")
+    other = Store.create(url, "s")
+    assert store.claim("me", None)
+    assert not other.claim("you", None)
+    assert not other.claim("you", "somebody else")
+    assert other.row().owner == "me"
+    assert other.claim("you", "me")
+    assert not store.claim("me", "me")
+    store.release("me")
+    assert store.row().owner == "you"
+    other.release("you")
+    assert store.row().owner is None
+    other.close()
+
+
+def test_who_lost_the_study_keeps_nothing_more(url, store, optuna_study):
+    _, trial_id = new_trial(store, optuna_study)
+    assert store.claim("you", "me")
+    with pytest.raises(StoreError, match="taken over by another run"):
+        store.save_run(trial_id, "search", plain_run(), owner="me", search_s=1.0)
+    assert store.runs(trial_id, "search") == ()
+    assert store.row().search_s == 0.0
+
+
+def test_trials_are_told_with_state_config_and_values(store, optuna_study):
+    done, done_id = new_trial(store, optuna_study)
+    store.save_run(done_id, "search", plain_run(), owner="me", search_s=1.0)
+    store.finish(done_id, values={"accuracy": 0.5, "energy_wh": 2.0}, feasible=False)
+    optuna_study.tell(done, [0.5, 2.0])
+    failed, failed_id = new_trial(store, optuna_study)
+    store.finish(failed_id, failure="it fell")
+    optuna_study.tell(failed, state=optuna.trial.TrialState.FAIL)
+    replay, replay_id = new_trial(store, optuna_study)
+    store.finish(replay_id, values={"accuracy": 0.5, "energy_wh": 2.0}, replay_of=0)
+    optuna_study.tell(replay, [0.5, 2.0])
+    optuna_study.ask()
+    one, two, three, four = store.trials()
+    assert (one.state, one.config, one.feasible, one.replay_of) == ("complete", CONFIG, False, None)
+    assert one.values == {"accuracy": 0.5, "energy_wh": 2.0}
+    assert one.sources == {"energy": "rapl"}
+    assert (two.state, two.failure, two.values, two.sources) == ("failed", "it fell", None, {})
+    assert (three.state, three.replay_of) == ("complete", 0)
+    assert (four.state, four.config, four.number) == ("running", None, 3)
+
+
+def test_a_config_is_kept_as_it_was_first(store, optuna_study):
+    _, trial_id = new_trial(store, optuna_study)
+    store.save_config(trial_id, AgentConfig(workflow="react", model="m"))
+    assert store.trials()[0].config == CONFIG
+
+
+def test_what_changes_is_refused_by_name_and_what_is_new_is_added(store):
+    store.register({"server": "9"}, spec={"name": "s", "budget": 2}, provenance={"python": "3"})
+    store.register({"space": "1"}, spec={"name": "s"}, provenance={"machine": "m"})
+    row = store.row()
+    assert row.fingerprint == {"space": "1", "server": "9"}
+    assert row.provenance == {"python": "3", "machine": "m"}
+    with pytest.raises(StoreError, match="with another space and another server;") as caught:
+        store.register({"space": "2", "server": "8"}, spec={}, provenance={})
+    assert "new name" in caught.value.hint
+    assert store.row() == row
+
+
+def test_deleting_the_study_in_optuna_deletes_our_rows(url, store, optuna_study):
+    _, trial_id = new_trial(store, optuna_study)
+    store.save_run(trial_id, "search", plain_run(), owner="me", search_s=1.0)
+    store.close()
+    optuna.delete_study(study_name="s", storage=optuna_study._storage)
+    tables = ("tuner_studies", "tuner_trials", "tuner_example_runs")
+    assert {table: counted(url, table) for table in tables} == dict.fromkeys(tables, 0)
+    with pytest.raises(StoreError, match="holds no study named 's'"):
+        Store.open(url, "s")
+
+
+def test_rows_that_a_bare_connection_left_behind_do_not_pass_to_the_next_study(
+    url, store, optuna_study
+):
+    _, trial_id = new_trial(store, optuna_study)
+    store.save_run(trial_id, "search", plain_run(), owner="me", search_s=1.0)
+    store.close()
+    bare = optuna.storages.RDBStorage(url)
+    optuna.delete_study(study_name="s", storage=bare)
+    again = optuna.create_study(study_name="s", storage=bare, directions=["maximize", "minimize"])
+    store = Store.create(url, "s")
+    store.register({"space": "2"}, spec={}, provenance={})
+    again.ask()
+    assert store.trials()[0].config is None
+    assert store.light_runs("search") == {}
+    assert store.row().search_s == 0.0
+    store.close()
+    bare.engine.dispose()
+
+
+def test_studies_in_one_database_do_not_see_each_other(url, store, optuna_study):
+    _, mine = new_trial(store, optuna_study)
+    store.save_run(mine, "search", plain_run(), owner="me", search_s=1.0)
+    storage = optuna_study._storage
+    optuna.create_study(study_name="t", storage=storage, directions=["maximize", "minimize"])
+    other = Store.create(url, "t")
+    other.register({"space": "7"}, spec={}, provenance={})
+    assert other.trials() == []
+    assert other.light_runs("search") == {}
+    assert other.row().owner is None
+    assert store.row().fingerprint == {"space": "1"}
+    other.close()
+
+
+def test_numbers_come_back_to_the_last_bit(store, optuna_study):
+    _, trial_id = new_trial(store, optuna_study)
+    values = {"accuracy": 1 / 3, "energy_wh": math.ulp(1.0)}
+    store.finish(trial_id, values=values)
+    assert store.trials()[0].values == values

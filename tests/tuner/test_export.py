@@ -1,0 +1,180 @@
+import os
+
+import pytest
+import yaml
+
+import workflows
+from tuner.errors import StoreError
+from tuner.errors import UserError
+from tuner.export import RULES
+from tuner.export import choose
+from tuner.export import export
+from tuner.export import recommend
+from tuner.results import open_results
+from tuner.results import search_front
+from tuner.spec import load_study
+from workflows.config import load_agent_file
+
+NAMES = ("accuracy", "latency_p50_s", "energy_wh")
+
+
+def rows(right, seconds, joules):
+    return [(score, seconds, joules) for score in (1,) * right + (0,) * (4 - right)]
+
+
+@pytest.fixture
+def trials(found):
+    """Quick and poor, balanced, frugal, and best but slow."""
+    return (
+        found("direct", {}, search=rows(0, 1, 40)),
+        found("react", {"max_steps": 1}, search=rows(3, 2, 12)),
+        found("react", {"max_steps": 2}, search=rows(1, 4, 10)),
+        found("react", {"max_steps": 3}, search=rows(4, 9, 50)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "number"), [("knee", 1), ("max-accuracy", 3), ("min-energy", 2), ("min-latency", 0)]
+)
+def test_a_rule_chooses_its_point(keep, trials, rule, number):
+    points = search_front(open_results(keep(*trials)), NAMES)
+    assert choose(points, NAMES, rule).trial.number == number
+    assert choose(points[::-1], NAMES, rule).trial.number == number
+
+
+def test_an_unknown_rule_lists_the_known_ones(keep, trials):
+    points = search_front(open_results(keep(*trials)), NAMES)
+    with pytest.raises(UserError, match="unknown rule 'best'; known: knee, max-accuracy,"):
+        choose(points, NAMES, "best")
+
+
+def test_a_rule_needs_its_objective(keep, trials):
+    names = NAMES[:2]
+    points = search_front(open_results(keep(*trials)), names)
+    with pytest.raises(UserError, match="'min-energy' needs an objective energy_… and the study has: accuracy, latency_p50_s"):  # fmt: skip
+        choose(points, names, "min-energy")
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_without_points_there_is_nothing_to_choose(keep, rule):
+    with pytest.raises(UserError, match="no trial is complete") as caught:
+        recommend(open_results(keep()), NAMES, rule)
+    assert caught.value.hint
+
+
+def test_what_is_recommended_was_confirmed_and_is_not_dominated_there(keep, found):
+    lucky = found("direct", {}, search=rows(4, 1, 1), holdout=rows(1, 1, 2))
+    steady = found("react", {"max_steps": 1}, search=rows(3, 0.9, 1), holdout=rows(3, 0.9, 1))
+    unseen = found("react", {"max_steps": 2}, search=rows(4, 1, 0.9))
+    store = open_results(keep(lucky, steady, unseen))
+    for rule in RULES:
+        point = recommend(store, NAMES, rule)
+        assert (point.trial.number, point.split) == (1, "holdout")
+
+
+def test_an_export_runs_by_workflows_alone(keep, trials, tmp_path):
+    study = keep(*trials)
+    out = tmp_path / "out" / "best.yaml"
+    out.parent.mkdir()
+    point = export(study, open_results(study), rule="knee", out=out)
+    assert point.trial.number == 1
+    file = load_agent_file(out)
+    task = study.load_task()
+    assert file.config == point.trial.config
+    assert file.pack.documents == task.pack.documents
+    assert file.pack.instruction == task.pack.instruction
+    assert file.model.api_base == "http://127.0.0.1:9/v1"
+    assert file.serve is None
+
+
+async def test_an_exported_agent_answers_with_its_tools(keep, found, tmp_path):
+    study = keep(found("react", {"max_steps": 2}, search=rows(4, 1, 1)))
+    export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    file = load_agent_file(tmp_path / "best.yaml")
+    page = file.pack.documents[0]
+    llm = workflows.ScriptedLLM(
+        [f"I look.\nAction 1: search[{page.title}]", "I know.\nAction 2: finish[Elm]"]
+    )
+    agent = workflows.build(file.config, llm=llm, pack=file.pack)
+    outcome = await agent.run("Where?")
+    assert outcome.answer == "Elm"
+    assert [span.name for span in outcome.spans if span.kind == "tool"] == ["search"]
+    assert page.sentences[0] in llm.requests[1].prompt
+
+
+def test_an_export_says_where_it_comes_from(keep, found, tmp_path):
+    study = keep(found("direct", {}, search=rows(3, 1, 3.6), holdout=rows(2, 1, 7.2)))
+    export(study, open_results(study), rule="min-latency", out=tmp_path / "best.yaml")
+    told = load_agent_file(tmp_path / "best.yaml").provenance
+    assert (told["study"], told["trial"], told["rule"]) == ("kept", 0, "min-latency")
+    assert told["task"]["name"] == "jsonl"
+    assert told["task"]["fingerprint"] == study.load_task().fingerprint()
+    assert told["energy"] == {"source": "cpu-estimate", "scope": "server process 1"}
+    assert told["measured"]["search"]["values"] == pytest.approx(
+        {"accuracy": 0.75, "latency_p50_s": 1.0, "energy_wh": 0.001}
+    )
+    assert told["measured"]["holdout"]["values"]["energy_wh"] == pytest.approx(0.002)
+    assert told["measured"]["holdout"]["n"] == 4
+    assert told["measured"]["holdout"]["sources"] == {"energy": "cpu-estimate"}
+
+
+@pytest.mark.parametrize(
+    ("params", "shown"),
+    [
+        ({"few_shot": 0}, 0),
+        ({"few_shot": 2}, 2),
+        ({"few_shot": 2, "demonstrations": "nearest"}, None),
+    ],
+)
+def test_demonstrations_that_the_config_cannot_show_are_left_out(
+    keep, found, tmp_path, params, shown
+):
+    study = keep(found("direct", params, search=rows(4, 1, 1)))
+    export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    pool = study.load_task().pack.demonstrations
+    assert len(pool) > 2
+    assert load_agent_file(tmp_path / "best.yaml").pack.demonstrations == pool[:shown]
+
+
+def test_the_address_of_a_server_that_the_study_started_is_left_out(keep, found, tmp_path):
+    started = {"engine": "llama.cpp", "weights": "smollm2-135m-instruct"}
+    settings = {"model": "hosted_vllm/m", "api_base": "http://127.0.0.1:40123/v1"}
+    model = {"settings": settings, "serve": started, "energy": {"source": "x", "scope": "y"}}
+    provenance = {"versions": {}, "python": "3", "machine": "m", "models": {"m": model}}
+    study = keep(found("direct", {}, search=rows(4, 1, 1)), provenance=provenance)
+    export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    assert "40123" not in (tmp_path / "best.yaml").read_text()
+    file = load_agent_file(tmp_path / "best.yaml")
+    assert file.serve == started
+    assert file.model.api_base is None
+    with pytest.raises(workflows.ConfigError, match="a server that the tuner started"):
+        workflows.load(tmp_path / "best.yaml")
+
+
+def test_no_secret_gets_into_the_file(keep, trials, tmp_path, monkeypatch):
+    monkeypatch.setenv("SECRET_KEY", "sk-do-not-tell")
+    study = keep(*trials)
+    export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    written = (tmp_path / "best.yaml").read_text()
+    assert yaml.safe_load(written)["model"]["api_key_env"] == "SECRET_KEY"
+    assert "sk-do-not-tell" not in written
+    assert "sqlite:" not in written
+    assert str(tmp_path) not in written
+
+
+def test_what_is_written_is_the_pack_that_was_measured(keep, trials, tmp_path):
+    keep(*trials)
+    file = tmp_path / "study.yaml"
+    file.write_text(file.read_text().replace("seed: 1", "seed: 2"))
+    study = load_study(file)
+    with pytest.raises(StoreError, match="with another task"):
+        export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    assert not (tmp_path / "best.yaml").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders and files differ there")
+@pytest.mark.parametrize("out", ["", "none/best.yaml"])
+def test_a_place_that_cannot_be_written_is_refused(keep, trials, tmp_path, out):
+    study = keep(*trials)
+    with pytest.raises(UserError, match=r"--out: .* cannot be written"):
+        export(study, open_results(study), rule="knee", out=tmp_path / out)

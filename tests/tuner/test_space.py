@@ -1,0 +1,279 @@
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from tuner.errors import SpecError
+from tuner.space import SearchSpace
+from tuner.space import load_space
+from workflows.agent import workflow_kind
+
+MODELS = ("small", "large")
+
+
+def space_of(workflows: Mapping[str, Any]) -> SearchSpace:
+    content = {"format_version": 1, "name": "s", "workflows": workflows}
+    return SearchSpace.model_validate_json(json.dumps(content))
+
+
+def params(config):
+    return tuple(sorted(config.params.items()))
+
+
+def some_of(values):
+    return st.lists(st.sampled_from(values), min_size=1, max_size=3, unique=True)
+
+
+def whole(low, high):
+    ends = st.tuples(st.integers(low, high), st.integers(low, high)).map(sorted)
+    return st.builds(
+        lambda pair, step: {"low": pair[0], "high": pair[1]} | ({"step": step} if step else {}),
+        ends,
+        st.sampled_from([None, 1, 2, 3]),
+    )
+
+
+def stepped(low, high):
+    tenths = st.tuples(st.integers(low, high), st.integers(low, high)).map(sorted)
+    return st.builds(
+        lambda pair, step: {"low": pair[0] / 10, "high": pair[1] / 10, "step": step},
+        tenths,
+        st.sampled_from([0.1, 0.2, 0.5]),
+    )
+
+
+KNOBS = {
+    "few_shot": some_of([0, 1, 2, 3]) | whole(0, 4),
+    "demonstrations": some_of(["fixed", "nearest"]),
+    "temperature": some_of([0, 0.3, 0.7]) | stepped(0, 12) | whole(0, 2),
+}
+MORE = {
+    "direct": {},
+    "react": {"thoughts": some_of([True, False]) | st.booleans(), "max_steps": whole(1, 4)},
+}
+
+
+@st.composite
+def knobs(draw, workflow):
+    known = KNOBS | MORE[workflow]
+    names = draw(st.permutations(sorted(known)))[: draw(st.integers(0, 3))]
+    drawn: dict[str, Any] = {}
+    for name in names:
+        domain = draw(known[name])
+        if drawn and draw(st.booleans()):
+            domain = (
+                domain if isinstance(domain, dict) else {"choices": np.atleast_1d(domain).tolist()}
+            )
+            on = draw(st.sampled_from(sorted(drawn)))
+            wanted = {"demonstrations": ["nearest", "!= nearest"], "thoughts": [True, "!= true"]}
+            domain = domain | {
+                "when": {on: draw(st.sampled_from(wanted.get(on, [">= 1", "< 2", 0])))}
+            }
+        drawn[name] = domain
+    return drawn
+
+
+@st.composite
+def spaces(draw):
+    names = draw(some_of(["direct", "react"]))
+    return space_of({name: draw(knobs(name)) for name in names})
+
+
+@given(spaces(), some_of(MODELS))
+@settings(max_examples=150, deadline=None)
+def test_the_listed_configs_are_as_many_as_the_size_says_and_all_differ(space, models):
+    listed = list(space.configs(models))
+    assert len(listed) == space.size(models)
+    assert len({config.hash() for config in listed}) == len(listed)
+
+
+@given(spaces(), some_of(MODELS), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_what_is_drawn_or_sampled_is_listed(space, models, seed):
+    listed = {config.hash() for config in space.configs(models)}
+    assert space.draw(models, np.random.default_rng(seed)).hash() in listed
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    assert space.sample(study.ask(), models).hash() in listed
+
+
+@given(spaces(), some_of(MODELS), st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_flat_parameters_lead_back_to_their_config(space, models, random):
+    config = random.choice(list(space.configs(models)))
+    flat = space.flat(config, models)
+    study = optuna.create_study()
+    study.enqueue_trial(flat)
+    trial = study.ask()
+    assert space.sample(trial, models) == config
+    assert trial.params == pytest.approx(flat)
+
+
+@given(spaces(), st.randoms())
+@settings(max_examples=60, deadline=None)
+def test_every_listed_config_is_one_that_the_workflow_takes_as_it_is(space, random):
+    config = random.choice(list(space.configs(["m"])))
+    kind = workflow_kind(config.workflow)
+    assert kind.params.model_validate(config.params).model_dump() == config.params
+
+
+def test_optuna_sees_flat_names_and_only_what_can_be_chosen():
+    space = space_of(
+        {
+            "react": {"max_steps": {"low": 1, "high": 4}, "thoughts": False},
+            "direct": {"few_shot": [0, 2], "max_tokens": {"low": 8, "high": 8}},
+        }
+    )
+    react, direct = (
+        next(c for c in space.configs(MODELS) if c.workflow == name) for name in ("react", "direct")
+    )
+    assert space.flat(react, MODELS) == {
+        "workflow": "react",
+        "model": "large",
+        "react.max_steps": 1,
+    }
+    assert space.flat(direct, ["m"]) == {"workflow": "direct", "direct.few_shot": 0}
+
+
+def test_the_order_of_workflows_and_models_in_the_file_does_not_matter():
+    """Optuna refuses a parameter whose choices come in another order than before."""
+    knobs = {"direct": {"few_shot": [0, 2]}, "react": {"max_steps": [1, 2]}}
+    there = space_of(knobs)
+    back = space_of(dict(reversed(knobs.items())))
+    study = optuna.create_study()
+    for space, models in ((there, ("a", "b")), (back, ("b", "a"))):
+        trial = study.ask()
+        space.sample(trial, models)
+        study.tell(trial, 0.0)
+    assert there.fingerprint() == back.fingerprint()
+
+
+def test_short_forms_are_choices():
+    short = space_of({"react": {"thoughts": False, "max_steps": [1, 2]}})
+    full = space_of({"react": {"thoughts": {"choices": [False]}, "max_steps": {"choices": [1, 2]}}})
+    assert short == full
+    assert short.fingerprint() == full.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("domain", "values"),
+    [
+        ({"low": 0, "high": 5, "step": 2}, (0, 2, 4)),
+        ({"low": 3, "high": 3}, (3,)),
+        ({"low": 1, "high": 3, "log": True}, (1, 2, 3)),
+        ({"low": 0, "high": 0.3, "step": 0.1}, (0.0, 0.1, 0.2, 0.3)),
+        ({"low": 0.5, "high": 1, "step": 0.2}, (0.5, 0.7, 0.9)),
+        ({"low": 0.5, "high": 0.5}, (0.5,)),
+        ({"low": 0.1, "high": 1}, None),
+        ({"low": 0.1, "high": 1, "log": True}, None),
+    ],
+)
+def test_a_range_has_the_values_that_its_steps_reach(domain, values):
+    assert (
+        space_of({"direct": {"temperature": domain}}).workflows["direct"]["temperature"].values()
+        == values
+    )
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_a_continuum_has_no_size_and_is_drawn_within_its_ends(log):
+    space = space_of({"direct": {"temperature": {"low": 0.1, "high": 1.5, "log": log}}})
+    assert space.size(["m"]) is None
+    assert space.configs(["m"]) is None
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for config in (
+        space.draw(["m"], np.random.default_rng(1)),
+        space.sample(study.ask(), ["m"]),
+    ):
+        assert 0.1 <= config.params["temperature"] <= 1.5
+    assert space.flat(config, ["m"]) == {"direct.temperature": config.params["temperature"]}
+
+
+def test_a_log_range_is_sampled_by_ratio():
+    space = space_of({"direct": {"temperature": {"low": 0.01, "high": 1.0, "log": True}}})
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3))
+    drawn = [space.sample(study.ask(), ["m"]).params["temperature"] for _ in range(300)]
+    assert math.exp(np.mean(np.log(drawn))) == pytest.approx(0.1, rel=0.3)
+
+
+def test_a_knob_whose_condition_does_not_hold_keeps_its_default():
+    when = {"few_shot": ">= 1"}
+    space = space_of(
+        {"direct": {"few_shot": [0, 2], "demonstrations": {"choices": ["nearest", "fixed"], "when": when}}}
+    )  # fmt: skip
+    found = {(c.params["few_shot"], c.params["demonstrations"]) for c in space.configs(["m"])}
+    assert found == {(0, "fixed"), (2, "nearest"), (2, "fixed")}
+
+
+def test_a_condition_on_a_knob_that_is_not_open_does_not_hold():
+    space = space_of(
+        {
+            "react": {
+                "few_shot": [0, 2],
+                "thoughts": {"choices": [False, True], "when": {"few_shot": ">= 1"}},
+                "max_steps": {"choices": [1, 2], "when": {"thoughts": True}},
+            }
+        }
+    )
+    assert (
+        len({params(config) for config in space.configs(["m"])}) == 1 + 1 + 2 == space.size(["m"])
+    )
+
+
+def test_the_fingerprint_changes_with_what_can_be_sampled_and_not_with_the_name():
+    text = {"format_version": 1, "name": "a", "workflows": {"direct": {"few_shot": [0, 1]}}}
+    same = SearchSpace.model_validate_json(json.dumps(text | {"name": "b"}))
+    space = SearchSpace.model_validate_json(json.dumps(text))
+    assert space.fingerprint() == same.fingerprint()
+    others = ({"direct": {"few_shot": [0, 2]}}, {"cot": {"few_shot": [0, 1]}}, {"direct": {}})
+    assert len({space_of(w).fingerprint() for w in others} | {space.fingerprint()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("workflows", "message"),
+    [
+        ("  reakt: {}", "4: workflows.reakt: unknown workflow 'reakt'; known: direct, cot,"),
+        ("  react:\n    steps: [1]", "5: workflows.react.steps: unknown knob 'steps' of react; known: few_shot, demonstrations, temperature, max_steps,"),
+        ("  react:\n    max_steps: [1, 65]", "5: workflows.react.max_steps: 65 is outside the workflow's bounds: input should be less than or equal to 64"),
+        ("  react:\n    max_steps: {low: 0, high: 3}", "5: workflows.react.max_steps: 0 is outside the workflow's bounds: input should be greater than or equal to 1"),
+        ("  react:\n    max_steps: {low: 1, high: 4, step: 0.5}", "5: workflows.react.max_steps: 1.0 is outside the workflow's bounds: input should be a valid integer"),
+        ("  react:\n    thoughts: [1]", "5: workflows.react.thoughts: 1 is outside the workflow's bounds: input should be a valid boolean"),
+        ("  react:\n    at_budget: guess", "5: workflows.react.at_budget: 'guess' is outside the workflow's bounds: input should be 'empty' or 'answer'"),
+        ("  direct:\n    few_shot: {low: 3, high: 1}", "5: workflows.direct.few_shot: low 3 is above high 1"),
+        ("  direct:\n    few_shot: {low: 1, high: 3, step: 0}", "5: workflows.direct.few_shot.step: input should be greater than 0, not 0"),
+        ("  direct:\n    temperature: {low: 0, high: 1.0, log: true}", "5: workflows.direct.temperature: log needs low above 0 and no step"),
+        ("  direct:\n    temperature: {low: 0.1, high: .inf}", "5: workflows.direct.temperature.high: input should be a valid integer or a finite number, not inf"),
+        ("  direct:\n    few_shot: {low: 0}", "5: workflows.direct.few_shot.high: is missing"),
+        ("  direct:\n    few_shot: {low: 0, high: 2, hi: 3}", "5: workflows.direct.few_shot.hi: unknown key; known: when, low, high, step, log"),
+        ("  direct:\n    few_shot: {choice: [0]}", "5: workflows.direct.few_shot.choices: is missing"),
+        ("  direct:\n    few_shot: []", "5: workflows.direct.few_shot: tuple should have at least 1 item after validation, not 0"),
+        ("  direct:\n    few_shot: [1, 1]", "5: workflows.direct.few_shot: names a value twice: 1, 1"),
+        ("  direct:\n    temperature: [0, 0.0]", "5: workflows.direct.temperature: names a value twice: 0, 0.0"),
+        ("  direct:\n    few_shot: ~", "5: workflows.direct.few_shot: input should be a valid boolean or a valid integer or a valid number or a valid string, not None"),
+        ("  direct: ~", "4: workflows.direct: input should be an object, not None"),
+        ("  direct:\n    demonstrations: {choices: [fixed], when: {few_shot: '>= 1'}}\n    few_shot: [0, 1]", "5: workflows.direct.demonstrations.when.few_shot: is not a knob above demonstrations; above it: none"),
+        ("  direct:\n    few_shot: [0, 1]\n    demonstrations: {choices: [fixed], when: {demonstrations: fixed}}", "6: workflows.direct.demonstrations.when.demonstrations: is not a knob above demonstrations; above it: few_shot"),
+        ("  direct:\n    few_shot: [0, 1]\n    demonstrations: {choices: [fixed], when: {few_shot: '=> 1'}}", "6: workflows.direct.demonstrations.when.few_shot: '=> 1' is no comparison; write one like '>= 1'"),
+        ("  direct:\n    few_shot: [0, 1]\n    demonstrations: {choices: [fixed], when: {few_shot: '> 1'}}", "6: workflows.direct.demonstrations.when.few_shot: no value of few_shot is > 1; its values: 0, 1"),
+        ("  {}", "3: workflows: dictionary should have at least 1 item after validation, not 0"),
+    ],
+)  # fmt: skip
+def test_a_space_that_cannot_be_sampled_is_refused_with_its_place(tmp_path, workflows, message):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"format_version: 1\nname: s\nworkflows:\n{workflows}\n")
+    with pytest.raises(SpecError) as caught:
+        load_space(path)
+    assert str(caught.value).startswith(f"{path}:{message}")
+
+
+def test_another_format_version_is_refused(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text("format_version: 2\nname: s\nworkflows: {direct: {}}\n")
+    with pytest.raises(SpecError, match=r":1: format_version: input should be 1, not 2"):
+        load_space(path)

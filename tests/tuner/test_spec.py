@@ -1,0 +1,222 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tuner.errors import SpecError
+from tuner.spec import LoadedStudy
+from tuner.spec import load_study
+
+SPACE = "format_version: 1\nname: s\nworkflows: {direct: {few_shot: [0, 2]}, react: {max_steps: [1, 2]}}\n"
+STUDY = """\
+format_version: 1
+name: small
+task: {name: jsonl, path: q.jsonl, examples: 4, holdout: 4, seed: 1}
+search_space: space.yaml
+models:
+  m: {model: hosted_vllm/m, api_base: "http://127.0.0.1:9/v1"}
+  s: {serve: llama.cpp, weights: smollm2-135m-instruct}
+objectives: [accuracy, latency_p50_s]
+constraints: {latency_p95_s: "<= 20"}
+load: {concurrency: 2}
+budget: {trials: 4, wall_clock: 10m}
+"""
+
+
+@pytest.fixture
+def load(tmp_path: Path):
+    """Loads the study above with texts replaced; `more` is added at its end."""
+
+    def load(*replace: tuple[str, str], more: str = "", space: str = SPACE) -> LoadedStudy:
+        text = STUDY
+        for old, new in replace:
+            assert text.count(old) == 1, old
+            text = text.replace(old, new)
+        (tmp_path / "space.yaml").write_text(space)
+        rows = [json.dumps({"question": f"Question {n}?", "answer": "yes"}) for n in range(9)]
+        (tmp_path / "q.jsonl").write_text("\n".join(rows))
+        path = tmp_path / "study.yaml"
+        path.write_text(text + more)
+        return load_study(path)
+
+    return load
+
+
+def test_a_study_is_loaded_with_all_that_it_points_to(load, tmp_path):
+    study = load()
+    assert study.models == ("m", "s")
+    assert study.space.size(study.models) == 8
+    assert study.task_options.examples == 4
+    assert study.storage_url == f"sqlite:///{tmp_path}/tuner.db"
+    assert study.measured() == ("accuracy", "latency_p50_s", "latency_p95_s")
+    assert study.spec.sampler.name == "tpe"
+    assert [len(study.load_task().examples(split)) for split in ("search", "holdout")] == [4, 4]
+
+
+def test_the_spec_is_plain_json(load):
+    content = load().spec.model_dump(mode="json")
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("10m", 600), ("1.5h", 5400), ("' 2 h '", 7200), ("45", 45), ("0.5", 0.5)],
+)
+def test_durations(load, text, seconds):
+    assert load(("10m", text)).spec.budget.wall_clock == seconds
+
+
+@pytest.mark.parametrize("text", ["10", "10d", "m", "-3m", "4 minutes", "1h30m", "1e3"])
+def test_what_is_no_duration_is_refused(load, text):
+    with pytest.raises(SpecError, match=r":11: budget.wall_clock: .* is no duration; write 90s"):
+        load(("10m", f"'{text}'"))
+
+
+M, S = '{model: hosted_vllm/m, api_base: "http://127.0.0.1:9/v1"}', "{serve: llama.cpp, weights: smollm2-135m-instruct}"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("format_version: 1", "format_version: 2", "1: format_version: input should be 1, not 2"),
+        ("name: small", "name: a/b", "2: name: string should match pattern"),
+        ("name: small", "name: ''", "2: name: string should have at least 1 character"),
+        ("name: small", "nam: small", "2: nam: unknown key; known: format_version, name, task, search_space, models,"),
+        ("{name: jsonl, path: q.jsonl, examples: 4, holdout: 4, seed: 1}", "villages", "3: task: input should be an object, not 'villages'"),
+        ("name: jsonl", "nome: villages", "3: task: has no name"),
+        ("name: jsonl", "name: vilages", "3: task.name: unknown task 'vilages'; known: villages, hotpotqa, gsm8k, jsonl"),
+        ("name: jsonl", "name: 3", "3: task.name: unknown task '3'"),
+        ("examples: 4", "examples: 0", "3: task.examples: input should be greater than or equal to 1, not 0"),
+        ("holdout: 4", "hold_out: 4", "3: task.hold_out: unknown key; known: examples, holdout, seed"),
+        ("path: q.jsonl, ", "", "3: task.path: is missing"),
+        ("search_space: space.yaml", "search_space: spaces.yaml", "4: search_space: there is no file "),
+        ("search_space: space.yaml", "search_space: .", "4: search_space: there is no file "),
+        (M, "http://gpu1:8000", "6: models.m: input should be an object, not 'http://gpu1:8000'"),
+        ("model: hosted_vllm/m", "modle: hosted_vllm/m", "6: models.m.modle: unknown key; known: model, api_base,"),
+        ("m: {model: hosted_vllm/m, ", "m: {", "6: models.m.model: is missing"),
+        (S, "{serve: llama.cpp}", "7: models.s.weights: is missing"),
+        (S, "{serve: vllm, weights: x}", "7: models.s.serve: input should be 'llama.cpp', not 'vllm'"),
+        (S, "{serve: llama.cpp, weights: x, api_base: y}", "7: models.s.api_base: unknown key; known: serve, weights, threads, slots, context, port, timeout_s, max_retries, meter"),
+        (S, "{serve: llama.cpp, weights: x, meter: nvml}", "7: models.s.meter: input should be none, {nvml: …} or {cpu_estimate: …}, not 'nvml'"),
+        (S, "{serve: llama.cpp, weights: x, meter: {nvml: [a, a]}}", "7: models.s.meter.nvml: names a GPU twice"),
+        (S, "{serve: llama.cpp, weights: x, meter: {cpu_estimate: {watts: 3}}}", "7: models.s.meter.cpu_estimate.watts: unknown key; known: watts_per_core"),
+        ("[accuracy, latency_p50_s]", "[accuracy]", "8: objectives: tuple should have at least 2 items after validation, not 1"),
+        ("[accuracy, latency_p50_s]", "[accuracy, latency_p50_s, latency_p95_s, latency_mean_s, energy_wh, cost_usd]", "8: objectives: tuple should have at most 5 items after validation, not 6"),
+        ("[accuracy, latency_p50_s]", "[accuracy, speed]", "8: objectives: unknown objective 'speed'; known: accuracy, latency_mean_s,"),
+        ("[accuracy, latency_p50_s]", "[accuracy, accuracy]", "8: objectives: names an objective twice: accuracy, accuracy"),
+        ("[accuracy, latency_p50_s]", "accuracy", "8: objectives: input should be a valid array, not 'accuracy'"),
+        ("<= 20", "= 20", "9: constraints: latency_p95_s: '= 20' is no bound; write <= 20 or >= 0.5"),
+        ("<= 20", "< 20", "9: constraints: latency_p95_s: '< 20' is no bound"),
+        ("<= 20", "<= fast", "9: constraints: latency_p95_s: '<= fast' is no bound"),
+        ("<= 20", "<= .nan", "9: constraints: latency_p95_s: '<= .nan' is no bound"),
+        ("<= 20", "<= [20]", "9: constraints: latency_p95_s: '<= [20]' is no bound"),
+        ('"<= 20"', "20", "9: constraints.latency_p95_s: input should be a valid string, not 20"),
+        ("{latency_p95_s:", "{latency_p99_s:", "9: constraints: unknown objective 'latency_p99_s'; known: accuracy,"),
+        ("concurrency: 2", "concurrency: 0", "10: load.concurrency: input should be greater than or equal to 1, not 0"),
+        ("concurrency: 2", "rate: 2", "10: load.rate: unknown key; known: concurrency"),
+        ("trials: 4", "trials: 0", "11: budget.trials: input should be greater than or equal to 1, not 0"),
+        ("trials: 4", "trials: many", "11: budget.trials: input should be a valid integer, not 'many'"),
+        ("trials: 4, ", "", "11: budget.trials: is missing"),
+        ("10m", ".inf", "11: budget.wall_clock: input should be a finite number, not inf"),
+        ("10m", "0", "11: budget.wall_clock: input should be greater than 0, not 0"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_place(load, tmp_path, old, new, message):
+    with pytest.raises(SpecError) as caught:
+        load((old, new))
+    assert f"{tmp_path}/study.yaml:{message}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("sampler: {name: gp}", "sampler.name: unknown sampler 'gp'; known: tpe, nsga2, random"),
+        ("sampler: {seed: -1}", "sampler.seed: input should be greater than or equal to 0, not -1"),
+        ("sampler: tpe", "sampler: input should be an object, not 'tpe'"),
+        ("cache: cold", "cache: input should be 'isolated' or 'shared', not 'cold'"),
+        ("max_failure_rate: 1", "max_failure_rate: input should be less than 1, not 1"),
+        ("storage: tuner.db", "storage: 'tuner.db' is no database URL"),
+        ("storage: 'sqlite://'", "storage: a study must outlive its process"),
+        ("storage: 'sqlite:///:memory:'", "storage: a study must outlive its process"),
+        ("storage: 'sqlite:///none/tuner.db'", "storage: there is no folder "),
+        ("storage: 'sqllite:///tuner.db'", "storage: no database is called 'sqllite'"),
+        ("storage: 'oracle://host/db'", "storage: oracle needs a driver: No module named"),
+    ],
+)
+def test_a_mistake_in_an_optional_key_too(load, tmp_path, more, message):
+    with pytest.raises(SpecError) as caught:
+        load(more=more)
+    assert str(caught.value).startswith(f"{tmp_path}/study.yaml:12: {message}")
+    assert len(str(caught.value).split("\n")) == 1
+
+
+def test_a_mistake_in_the_space_names_the_space_file(load, tmp_path):
+    with pytest.raises(
+        SpecError, match=rf"{tmp_path}/space.yaml:3: workflows.direct.few_shot: 9 is"
+    ):
+        load(space=SPACE.replace("[0, 2]", "[0, 9]"))
+
+
+@pytest.mark.parametrize("lacking", ["name", "search_space", "objectives"])
+def test_a_key_that_is_missing_is_named(load, lacking):
+    line = next(line for line in STUDY.splitlines(keepends=True) if line.startswith(lacking))
+    with pytest.raises(SpecError, match=rf"study.yaml: {lacking}: is missing"):
+        load((line, ""))
+
+
+def test_paths_start_from_the_study_file(load, tmp_path, monkeypatch):
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "other.yaml").write_text(SPACE)
+    monkeypatch.chdir("/")
+    study = load(("space.yaml", "deeper/other.yaml"), more="storage: sqlite:///deeper/a.db\n")
+    assert study.storage_url == f"sqlite:///{tmp_path}/deeper/a.db"
+    monkeypatch.chdir(tmp_path)
+    assert load_study("study.yaml").storage_url == study.storage_url
+    assert load(more="storage: sqlite:////tmp/a.db").storage_url == "sqlite:////tmp/a.db"
+
+
+def changed(study: LoadedStudy, base: LoadedStudy) -> set[str]:
+    one, other = (each.fingerprint(each.load_task()) for each in (study, base))
+    assert one.keys() == other.keys()
+    return {part for part in one if one[part] != other[part]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("trials: 4", "trials: 9", set()),
+        ("wall_clock: 10m", "wall_clock: 1h", set()),
+        ("name: small", "name: other", set()),
+        ("load: ", "sampler: {name: random, seed: 8}\nload: ", set()),
+        ("load: ", "max_failure_rate: 0.1\nload: ", set()),
+        ("load: ", "storage: sqlite:///b.db\nload: ", set()),
+        ("smollm2-135m-instruct}", "smollm2-135m-instruct, port: 4711, timeout_s: 9.0, max_retries: 0}", set()),
+        ("9/v1", '9/v1", timeout_s: 3, api_key_env: "KEY', set()),
+        ("examples: 4", "examples: 5", {"task"}),
+        ("holdout: 4", "holdout: 5", {"task"}),
+        ("seed: 1", "seed: 2", {"task"}),
+        ("9/v1", "10/v1", {"models"}),
+        ("  m: {model", "  n: {model", {"models"}),
+        ("hosted_vllm/m", "hosted_vllm/n", {"models"}),
+        ("smollm2-135m-instruct}", "smollm2-135m-instruct, threads: 2}", {"models"}),
+        ("smollm2-135m-instruct}", "smollm2-135m-instruct, meter: none}", {"models"}),
+        ("[accuracy, latency_p50_s]", "[latency_p50_s, accuracy]", {"objectives"}),
+        ("[accuracy, latency_p50_s]", "[accuracy, tokens_total]", {"objectives"}),
+        ("<= 20", "<= 10", {"objectives"}),
+        ("concurrency: 2", "concurrency: 1", {"load"}),
+        ("load: ", "cache: shared\nload: ", {"load"}),
+    ],
+)  # fmt: skip
+def test_the_fingerprint_changes_in_the_part_that_matters(load, old, new, parts):
+    assert changed(load((old, new)), load()) == parts
+
+
+def test_the_fingerprint_changes_with_the_space(load):
+    assert changed(load(space=SPACE.replace("[0, 2]", "[0, 3]")), load()) == {"search space"}
+    assert changed(load(space=SPACE.replace("name: s", "name: t")), load()) == set()
+
+
+def test_without_the_questions_the_fingerprint_has_all_other_parts(load):
+    study = load()
+    whole = study.fingerprint(study.load_task())
+    assert study.fingerprint() == {part: whole[part] for part in whole if part != "task"}
