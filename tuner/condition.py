@@ -17,6 +17,8 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+"""Numbers that YAML 1.1, hence PyYAML, takes for words."""
 _FORM = re.compile(r"\s*(<=|>=|==|!=|<|>)\s*(\S.*)")
 
 
@@ -38,7 +40,8 @@ class Condition:
         if match is None:
             return cls("==", text)
         try:
-            value = yaml.safe_load(match[2])
+            written = match[2].strip()
+            value = float(written) if _EXPONENT.fullmatch(written) else yaml.safe_load(written)
         except yaml.YAMLError:
             value = None
         if not isinstance(value, bool | int | float | str):

@@ -20,8 +20,9 @@ Amounts = npt.NDArray[np.float64]
 class Objective:
     """A number with a direction, made from what each question scored or cost.
 
-    `amount` reads one run, None where it was not measured; `summary` reduces amounts along the last
-    axis, so that resampled amounts go through the very same formula.
+    `amounts` turns fields of example runs, an array each, into one number a run; `summary` reduces
+    those along the last axis, so that resampled amounts go through the very same formula. Inside
+    these arrays, and only there, what was not measured is NaN.
     """
 
     name: str
@@ -29,15 +30,18 @@ class Objective:
     unit: str
     needs: Literal["nothing", "meter", "prices", "tokens"]
     """What must be there for it to be measured at all; looked at before trial 1."""
-    amount: Callable[[ExampleRun], float | None]
+    fields: tuple[str, ...]
+    """Of ExampleRun, and columns of the same names in the store."""
+    amounts: Callable[..., Amounts]
     summary: Callable[[Amounts], Amounts]
 
     def value(self, runs: Sequence[ExampleRun]) -> float | None:
         """The objective over these runs; None when there are none, or one was not measured."""
-        amounts = [self.amount(run) for run in runs]
-        if not amounts or None in amounts:
+        if not runs:
             return None
-        return float(self.summary(np.array(amounts, dtype=np.float64)))
+        columns = ([getattr(run, field) for run in runs] for field in self.fields)
+        value = float(self.summary(self.amounts(*(np.array(c, dtype=float) for c in columns))))
+        return None if np.isnan(value) else value
 
 
 def _mean(amounts: Amounts) -> Amounts:
@@ -51,29 +55,39 @@ def _quantile(share: float) -> Callable[[Amounts], Amounts]:
     return summary
 
 
-def _energy_wh(run: ExampleRun) -> float | None:
-    return None if run.energy.joules is None else run.energy.joules / JOULES_PER_WH
-
-
-def _tokens(run: ExampleRun) -> float | None:
-    if run.tokens_in is None or run.tokens_out is None:
-        return None
-    return float(run.tokens_in + run.tokens_out)
+def _same(amounts: Amounts) -> Amounts:
+    return amounts
 
 
 OBJECTIVES: Mapping[str, Objective] = {
     objective.name: objective
     for objective in (
-        Objective("accuracy", "maximize", "share", "nothing", lambda run: run.score, _mean),
-        Objective("latency_mean_s", "minimize", "s", "nothing", lambda run: run.latency_s, _mean),
+        Objective("accuracy", "maximize", "share", "nothing", ("score",), _same, _mean),
+        Objective("latency_mean_s", "minimize", "s", "nothing", ("latency_s",), _same, _mean),
         Objective(
-            "latency_p50_s", "minimize", "s", "nothing", lambda run: run.latency_s, _quantile(0.5)
+            "latency_p50_s", "minimize", "s", "nothing", ("latency_s",), _same, _quantile(0.5)
         ),
         Objective(
-            "latency_p95_s", "minimize", "s", "nothing", lambda run: run.latency_s, _quantile(0.95)
+            "latency_p95_s", "minimize", "s", "nothing", ("latency_s",), _same, _quantile(0.95)
         ),
-        Objective("energy_wh", "minimize", "Wh/query", "meter", _energy_wh, _mean),
-        Objective("cost_usd", "minimize", "$/query", "prices", lambda run: run.cost_usd, _mean),
-        Objective("tokens_total", "minimize", "tokens/query", "tokens", _tokens, _mean),
+        Objective(
+            "energy_wh",
+            "minimize",
+            "Wh/query",
+            "meter",
+            ("energy_j",),
+            lambda joules: joules / JOULES_PER_WH,
+            _mean,
+        ),
+        Objective("cost_usd", "minimize", "$/query", "prices", ("cost_usd",), _same, _mean),
+        Objective(
+            "tokens_total",
+            "minimize",
+            "tokens/query",
+            "tokens",
+            ("tokens_in", "tokens_out"),
+            lambda tokens_in, tokens_out: tokens_in + tokens_out,
+            _mean,
+        ),
     )
 }

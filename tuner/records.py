@@ -55,14 +55,10 @@ class ExampleRun:
     checkpoints: tuple[Checkpoint, ...]
     spans: tuple[Span, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """One config on the examples of one split, in the order in which they were asked for."""
-
-    config: AgentConfig
-    split: str
-    runs: tuple[ExampleRun, ...]
+    @property
+    def energy_j(self) -> float | None:
+        """Gross joules of its stretch, None where there is no valid reading."""
+        return self.energy.joules
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,13 @@ import numpy as np
 from tuner import front
 from tuner.objectives import OBJECTIVES
 from tuner.objectives import Objective
-from tuner.records import ExampleRun
 from tuner.records import TrialRecord
 from tuner.spec import LoadedStudy
 from tuner.store import Store
 from tuner.tasks import Split
 
-DRAWS = 400
-"""Resamples of the questions; a membership of 0.9 is then known to ± 0.03."""
+DRAWS = 200
+"""Resamples of the questions; a membership of 0.9 is then known to ± 0.04."""
 
 SEED = 0
 """Of the resampling, so that the same study prints the same figures."""
@@ -71,66 +70,70 @@ def confirmed(store: Store, objectives: Sequence[str]) -> list[Point]:
 def _points(
     store: Store, objectives: Sequence[str], split: Split, *, front_only: bool
 ) -> list[Point]:
-    runs = store.light_runs(split)
     chosen = [OBJECTIVES[name] for name in objectives]
-    measured = {
-        trial.trial_id: (trial, [objective.value(runs[trial.trial_id]) for objective in chosen])
-        for trial in evaluated(store.trials())
-        if trial.feasible and trial.trial_id in runs
-    }
-    # A pass that was interrupted has seen fewer questions than the others: it cannot be paired with them.
-    whole = max((len(runs[trial_id]) for trial_id in measured), default=0)
-    rows = [
-        (trial, values)
-        for trial, values in measured.values()
-        if None not in values and len(runs[trial.trial_id]) == whole
-    ]
-    if not rows:
+    trials, amounts = _measured(store, chosen, split)
+    if not trials:
         return []
-    table = np.array([values for _, values in rows], dtype=np.float64)
+    values = np.stack([o.summary(amounts[:, k]) for k, o in enumerate(chosen)], axis=1)
     directions = [objective.direction for objective in chosen]
-    oriented = front.oriented(table, directions)
+    oriented = front.oriented(values, directions)
     on_front = front.non_dominated(oriented)
-    draws = _draws([runs[trial.trial_id] for trial, _ in rows], chosen)
-    shown = [index for index in range(len(rows)) if on_front[index] or not front_only]
+    shown = [index for index in range(len(trials)) if on_front[index] or not front_only]
+    draws = _draws(amounts, chosen)
     shares = front.membership(front.oriented(draws, directions), shown)
-    shown_with_share = sorted(
-        zip(shown, shares, strict=True), key=lambda pair: tuple(oriented[pair[0]])
-    )
+    ranked = sorted(zip(shown, shares, strict=True), key=lambda pair: tuple(oriented[pair[0]]))
     return [
         Point(
-            trial=rows[index][0],
+            trial=trials[index],
             split=split,
-            values=dict(zip(objectives, map(float, table[index]), strict=True)),
+            values=dict(zip(objectives, map(float, values[index]), strict=True)),
             intervals={
-                objective.name: _interval(
-                    objective, runs[rows[index][0].trial_id], draws[:, index, column]
-                )
-                for column, objective in enumerate(chosen)
+                objective.name: _interval(objective, amounts[index, k], draws[:, index, k])
+                for k, objective in enumerate(chosen)
             },
             on_front=bool(on_front[index]),
             membership=float(share),
-            n=whole,
+            n=amounts.shape[2],
         )
-        for index, share in shown_with_share
+        for index, share in ranked
     ]
 
 
-def _draws(runs: Sequence[Sequence[ExampleRun]], objectives: Sequence[Objective]) -> front.Floats:
+def _measured(
+    store: Store, objectives: Sequence[Objective], split: Split
+) -> tuple[list[TrialRecord], front.Floats]:
+    """Feasible trials with whole measurements on a split, and their (trials, objectives, questions) amounts."""
+    names = list(dict.fromkeys(field for objective in objectives for field in objective.fields))
+    fields = store.fields(split, names)
+    # A pass that was interrupted has seen fewer questions than the others: it cannot be paired with them.
+    whole = max((len(rows) for rows in fields.values()), default=0)
+    trials, amounts = [], []
+    for trial in evaluated(store.trials()):
+        rows = fields.get(trial.trial_id)
+        if rows is None or len(rows) < whole or not trial.feasible:
+            continue
+        columns = dict(zip(names, rows.T, strict=True))
+        each = [o.amounts(*(columns[field] for field in o.fields)) for o in objectives]
+        if not np.isnan(each).any():
+            trials.append(trial)
+            amounts.append(each)
+    return trials, np.array(amounts, dtype=np.float64)
+
+
+def _draws(amounts: front.Floats, objectives: Sequence[Objective]) -> front.Floats:
     """(draws, trials, objectives): every objective over the same resampled questions for every trial."""
-    indices = front.resample_indices(len(runs[0]), DRAWS, SEED)
-    columns = []
-    for objective in objectives:
-        amounts = np.array([[objective.amount(run) for run in row] for row in runs], dtype=float)
-        columns.append(np.stack([objective.summary(row[indices]) for row in amounts], axis=1))
+    indices = front.resample_indices(amounts.shape[2], DRAWS, SEED)
+    columns = [
+        np.stack([objective.summary(row[indices]) for row in amounts[:, k]], axis=1)
+        for k, objective in enumerate(objectives)
+    ]
     return np.stack(columns, axis=2)
 
 
 def _interval(
-    objective: Objective, runs: Sequence[ExampleRun], draws: front.Floats
+    objective: Objective, amounts: front.Floats, draws: front.Floats
 ) -> tuple[float, float]:
-    amounts = [objective.amount(run) for run in runs]
-    if objective.unit == "share" and all(amount in (0.0, 1.0) for amount in amounts):
-        return front.wilson(sum(amount or 0.0 for amount in amounts), len(amounts))
+    if objective.unit == "share" and np.isin(amounts, (0.0, 1.0)).all():
+        return front.wilson(float(amounts.sum()), len(amounts))
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)

@@ -6,6 +6,7 @@ alike: `file:line: key: what is wrong`.
 
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,19 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without dates: no file of ours holds one, and `2024-02-30` is a name like any other."""
+    """YAML without dates, as no file of ours holds one, and with 1e-3 for a number, as YAML 1.2 has it."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it so)
         first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,7 +309,7 @@ class _Search:
         for name in self._study.measured():
             value = OBJECTIVES[name].value(runs)
             if value is None:
-                lacking = next(run for run in runs if OBJECTIVES[name].amount(run) is None)
+                lacking = next(run for run in runs if OBJECTIVES[name].value([run]) is None)
                 why = lacking.energy.problem or "the server reported no token counts"
                 raise TrialError(f"{name} was not measured on example {lacking.example_id}: {why}")
             if value == 0 and OBJECTIVES[name].needs == "meter":

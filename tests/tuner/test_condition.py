@@ -31,6 +31,7 @@ def test_a_number_is_compared_as_the_sign_says(sign, value, limit):
     [
         (">= 1", ">=", 1),
         (" <=0.5 ", "<=", 0.5),
+        ("<= 1e-5", "<=", 1e-5),
         ("== true", "==", True),
         ("!= nearest", "!=", "nearest"),
         ("nearest", "==", "nearest"),

@@ -73,6 +73,13 @@ def test_a_date_is_a_name_like_any_other(tmp_path):
     assert Source.read(path).validate(House).street == "2024-02-30"
 
 
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", ".1e-2", "0.001", "+1.e-03"])
+def test_numbers_may_have_an_exponent(tmp_path, text):
+    path = tmp_path / "f.yaml"
+    path.write_text(f"street: Elm\nthings: {{a: {{length_m: {text}}}}}\n")
+    assert Source.read(path).validate(House).things["a"].length_m == 0.001
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -20,6 +20,7 @@ An answer is right when it equals the expected one after `workflows.answer.norma
 are about villages, people and trades of their own, which no question mentions.
 """
 
+import os
 import random
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -42,8 +43,6 @@ from workflows.agent_pack import Document
 from workflows.agent_pack import Step
 from workflows.answer import normalise
 from workflows.tools.browser import OPENING_SENTENCES
-
-import os
 
 DOT = os.environ.get("DOT", ".")
 INSTRUCTION = "Answer the question in one word."

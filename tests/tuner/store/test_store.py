@@ -2,6 +2,7 @@ import dataclasses
 import math
 import sqlite3
 
+import numpy as np
 import optuna
 import pytest
 import sqlalchemy as sa
@@ -136,10 +137,10 @@ def test_an_example_run_comes_back_exactly(store, optuna_study, run):
     store.save_run(trial_id, "search", run, owner="me", search_s=0.0)
     assert store.runs(trial_id, "search") == (run,)
     assert store.runs(trial_id, "holdout") == ()
-    (light,) = store.light_runs("search")[trial_id]
-    left_out = {"answer": "", "error": None, "spans": (), "checkpoints": ()}
-    energy = Reading(run.energy.joules, run.energy.source, "")
-    assert light == dataclasses.replace(run, energy=energy, **left_out)
+    names = ("score", "latency_s", "energy_j", "tokens_in", "cost_usd")
+    row = [getattr(run, name) for name in names]
+    expected = np.array([row], dtype=float)  # None is NaN here
+    np.testing.assert_array_equal(store.fields("search", names)[trial_id], expected)
 
 
 def test_an_example_is_kept_once_and_its_time_counted_once(store, optuna_study):
@@ -158,10 +159,12 @@ def test_an_example_is_kept_once_and_its_time_counted_once(store, optuna_study):
 
 def test_runs_come_in_the_order_in_which_they_finished(store, optuna_study):
     _, trial_id = new_trial(store, optuna_study)
-    for example in ("e3", "e1", "e2"):
-        store.save_run(trial_id, "search", plain_run(example), owner="me", search_s=0.0)
+    latencies_s = {"e3": 3.0, "e1": 1.0, "e2": 2.0}
+    for example, latency_s in latencies_s.items():
+        run = plain_run(example, latency_s=latency_s)
+        store.save_run(trial_id, "search", run, owner="me", search_s=0.0)
     assert [run.example_id for run in store.runs(trial_id, "search")] == ["e3", "e1", "e2"]
-    assert [run.example_id for run in store.light_runs("search")[trial_id]] == ["e1", "e2", "e3"]
+    assert store.fields("search", ["latency_s"])[trial_id].tolist() == [[1.0], [2.0], [3.0]]
 
 
 def test_only_one_of_two_claims_succeeds(url, store):
@@ -252,7 +255,7 @@ def test_rows_that_a_bare_connection_left_behind_do_not_pass_to_the_next_study(
     store.register({"space": "2"}, spec={}, provenance={})
     again.ask()
     assert store.trials()[0].config is None
-    assert store.light_runs("search") == {}
+    assert store.fields("search", ["score"]) == {}
     assert store.row().search_s == 0.0
     store.close()
     bare.engine.dispose()
