@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tuner import front
+from tuner import front as pareto
 from tuner.errors import UserError
 from tuner.objectives import OBJECTIVES
+from tuner.results import Front
 from tuner.results import Point
-from tuner.results import confirmed
-from tuner.results import search_front
 from tuner.spec import LoadedStudy
 from tuner.store import Store
 from workflows.agent_pack import AgentPack
@@ -41,29 +40,30 @@ def choose(points: Sequence[Point], objectives: Sequence[str], rule: str) -> Poi
             hint="tuner status shows how far the study is",
         )
     table = np.array([[point.values[name] for name in objectives] for point in points])
-    values = front.oriented(table, [OBJECTIVES[name].direction for name in objectives])
+    values = pareto.oriented(table, [OBJECTIVES[name].direction for name in objectives])
     if rule == "knee":
-        return points[front.knee(values)]
+        return points[pareto.knee(values)]
     driven = [index for index, name in enumerate(objectives) if name.startswith(RULES[rule])]
     if not driven:
         raise UserError(
             f"rule {rule!r} needs an objective {RULES[rule]}… and the study has: {', '.join(objectives)}"
         )
-    return points[front.extreme(values, driven[0])]
+    return points[pareto.extreme(values, driven[0])]
 
 
-def recommend(store: Store, objectives: Sequence[str], rule: str) -> Point:
+def recommend(front: Front, rule: str) -> Point:
     """The point that a rule chooses: among those confirmed on the holdout questions where there are any.
 
     Confirmed points that others dominate on the holdout questions are not recommended.
     """
-    candidates = [point for point in confirmed(store, objectives) if point.on_front]
-    return choose(candidates or search_front(store, objectives), objectives, rule)
+    candidates = [point for point in front.confirmed if point.on_front]
+    return choose(candidates or front.search, front.objectives, rule)
 
 
 def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
     """Write the config that a rule recommends, with all that it needs to run; gives the point chosen."""
-    point = recommend(store, study.spec.objectives, rule)
+    found = Front.read(study, store)
+    point = recommend(found, rule)
     config, row = point.trial.config, store.row()
     if config is None or row is None:
         raise UserError("the study has no complete trial yet")
@@ -84,7 +84,7 @@ def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
             "task": {**study.spec.task, "fingerprint": task.fingerprint()},
             "load": study.spec.load.model_dump(),
             "cache": study.spec.cache,
-            "measured": _measured(store, study.spec.objectives, point),
+            "measured": _measured(found, point),
             "energy": model["energy"],
             "versions": row.provenance["versions"],
             "python": row.provenance["python"],
@@ -112,12 +112,11 @@ def _needed(pack: AgentPack, config: AgentConfig) -> AgentPack:
     return pack.model_copy(update={"demonstrations": shown})
 
 
-def _measured(store: Store, objectives: Sequence[str], point: Point) -> dict[str, Any]:
-    both = [*search_front(store, objectives), *confirmed(store, objectives)]
+def _measured(front: Front, point: Point) -> dict[str, Any]:
     return {
-        found.split: describe(found)
-        for found in both
-        if found.trial.trial_id == point.trial.trial_id
+        same.split: describe(same)
+        for same in (*front.search, *front.confirmed)
+        if same.trial.trial_id == point.trial.trial_id
     }
 
 

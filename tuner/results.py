@@ -57,23 +57,34 @@ def evaluated(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     ]
 
 
-def search_front(store: Store, objectives: Sequence[str]) -> list[Point]:
-    """The feasible trials that no other dominates on the search questions, best in the first objective first."""
-    return _points(store, objectives, "search", front_only=True)
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What a study has found; points stand with the best in the first objective first."""
 
+    objectives: tuple[str, ...]
+    search: tuple[Point, ...]
+    """The feasible trials that no other dominates on the search questions."""
+    confirmed: tuple[Point, ...]
+    """The trials measured again, on all holdout questions; some may be dominated there."""
 
-def confirmed(store: Store, objectives: Sequence[str]) -> list[Point]:
-    """The trials that were measured on all holdout questions, best in the first objective first."""
-    return _points(store, objectives, "holdout", front_only=False)
+    @classmethod
+    def read(cls, study: LoadedStudy, store: Store) -> "Front":
+        """The front as the store has it now."""
+        names, sizes = study.spec.objectives, study.task_options
+        return cls(
+            names,
+            _points(store, names, "search", sizes.examples, front_only=True),
+            _points(store, names, "holdout", sizes.holdout, front_only=False),
+        )
 
 
 def _points(
-    store: Store, objectives: Sequence[str], split: Split, *, front_only: bool
-) -> list[Point]:
+    store: Store, objectives: Sequence[str], split: Split, questions: int, *, front_only: bool
+) -> tuple[Point, ...]:
     chosen = [OBJECTIVES[name] for name in objectives]
-    trials, amounts = _measured(store, chosen, split)
+    trials, amounts = _measured(store, chosen, split, questions)
     if not trials:
-        return []
+        return ()
     values = np.stack([o.summary(amounts[:, k]) for k, o in enumerate(chosen)], axis=1)
     directions = [objective.direction for objective in chosen]
     oriented = front.oriented(values, directions)
@@ -82,7 +93,7 @@ def _points(
     draws = _draws(amounts, chosen)
     shares = front.membership(front.oriented(draws, directions), shown)
     ranked = sorted(zip(shown, shares, strict=True), key=lambda pair: tuple(oriented[pair[0]]))
-    return [
+    return tuple(
         Point(
             trial=trials[index],
             split=split,
@@ -96,22 +107,20 @@ def _points(
             n=amounts.shape[2],
         )
         for index, share in ranked
-    ]
+    )
 
 
 def _measured(
-    store: Store, objectives: Sequence[Objective], split: Split
+    store: Store, objectives: Sequence[Objective], split: Split, questions: int
 ) -> tuple[list[TrialRecord], front.Floats]:
     """Feasible trials with whole measurements on a split, and their (trials, objectives, questions) amounts."""
     names = list(dict.fromkeys(field for objective in objectives for field in objective.fields))
     fields = store.fields(split, names)
-    # A pass that was interrupted has seen fewer questions than the others: it cannot be paired with them.
-    whole = max((len(rows) for rows in fields.values()), default=0)
     trials, amounts = [], []
     for trial in evaluated(store.trials()):
         rows = fields.get(trial.trial_id)
-        if rows is None or len(rows) < whole or not trial.feasible:
-            continue
+        if rows is None or len(rows) < questions or not trial.feasible:
+            continue  # an interrupted pass cannot be paired with whole ones
         columns = dict(zip(names, rows.T, strict=True))
         each = [o.amounts(*(columns[field] for field in o.fields)) for o in objectives]
         if not np.isnan(each).any():

@@ -34,8 +34,8 @@ from tuner.measure import Meter
 from tuner.measure import make_meter
 from tuner.objectives import OBJECTIVES
 from tuner.records import ExampleRun
+from tuner.results import Front
 from tuner.results import evaluated
-from tuner.results import search_front
 from tuner.samplers import make_sampler
 from tuner.serving import Endpoint
 from tuner.serving import start
@@ -380,7 +380,7 @@ class _Search:
     async def _confirm(self) -> None:
         if not self._task.holdout:
             return
-        for point in search_front(self._store, self._spec.objectives):
+        for point in Front.read(self._study, self._store).search:
             config = point.trial.config
             if config is not None:
                 await self._pass(point.trial.number, point.trial.trial_id, config, "holdout")

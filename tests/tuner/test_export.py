@@ -10,12 +10,19 @@ from tuner.export import RULES
 from tuner.export import choose
 from tuner.export import export
 from tuner.export import recommend
+from tuner.results import Front
 from tuner.results import open_results
-from tuner.results import search_front
 from tuner.spec import load_study
 from workflows.config import load_agent_file
 
 NAMES = ("accuracy", "latency_p50_s", "energy_wh")
+
+
+def read(study):
+    store = open_results(study)
+    front = Front.read(study, store)
+    store.close()
+    return front
 
 
 def rows(right, seconds, joules):
@@ -37,20 +44,20 @@ def trials(found):
     ("rule", "number"), [("knee", 1), ("max-accuracy", 3), ("min-energy", 2), ("min-latency", 0)]
 )
 def test_a_rule_chooses_its_point(keep, trials, rule, number):
-    points = search_front(open_results(keep(*trials)), NAMES)
+    points = read(keep(*trials)).search
     assert choose(points, NAMES, rule).trial.number == number
     assert choose(points[::-1], NAMES, rule).trial.number == number
 
 
 def test_an_unknown_rule_lists_the_known_ones(keep, trials):
-    points = search_front(open_results(keep(*trials)), NAMES)
+    points = read(keep(*trials)).search
     with pytest.raises(UserError, match="unknown rule 'best'; known: knee, max-accuracy,"):
         choose(points, NAMES, "best")
 
 
 def test_a_rule_needs_its_objective(keep, trials):
     names = NAMES[:2]
-    points = search_front(open_results(keep(*trials)), names)
+    points = read(keep(*trials)).search
     with pytest.raises(UserError, match="'min-energy' needs an objective energy_… and the study has: accuracy, latency_p50_s"):  # fmt: skip
         choose(points, names, "min-energy")
 
@@ -58,7 +65,7 @@ def test_a_rule_needs_its_objective(keep, trials):
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_without_points_there_is_nothing_to_choose(keep, rule):
     with pytest.raises(UserError, match="no trial is complete") as caught:
-        recommend(open_results(keep()), NAMES, rule)
+        recommend(read(keep()), rule)
     assert caught.value.hint
 
 
@@ -66,9 +73,9 @@ def test_what_is_recommended_was_confirmed_and_is_not_dominated_there(keep, foun
     lucky = found("direct", {}, search=rows(4, 1, 1), holdout=rows(1, 1, 2))
     steady = found("react", {"max_steps": 1}, search=rows(3, 0.9, 1), holdout=rows(3, 0.9, 1))
     unseen = found("react", {"max_steps": 2}, search=rows(4, 1, 0.9))
-    store = open_results(keep(lucky, steady, unseen))
+    front = read(keep(lucky, steady, unseen))
     for rule in RULES:
-        point = recommend(store, NAMES, rule)
+        point = recommend(front, rule)
         assert (point.trial.number, point.split) == (1, "holdout")
 
 

@@ -3,9 +3,8 @@ import pytest
 
 from tuner import front
 from tuner.errors import StoreError
-from tuner.results import confirmed
+from tuner.results import Front
 from tuner.results import open_results
-from tuner.results import search_front
 from tuner.spec import load_study
 
 NAMES = ("accuracy", "latency_p50_s", "energy_wh")
@@ -16,10 +15,13 @@ def points(keep):
     """The search front and the confirmed points of a study in which trials found this."""
 
     def read(*found, names=NAMES):
-        store = open_results(keep(*found))
-        both = search_front(store, names), confirmed(store, names)
+        study = keep(*found)
+        store = open_results(study)
+        spec = study.spec.model_copy(update={"objectives": names})
+        study = study.model_copy(update={"spec": spec})
+        front = Front.read(study, store)
         store.close()
-        return both
+        return list(front.search), list(front.confirmed)
 
     return read
 

@@ -20,6 +20,7 @@ import pytest
 from tuner.errors import ServingError
 from tuner.errors import StoreError
 from tuner.errors import UserError
+from tuner.results import Front
 from tuner.spec import LoadedStudy
 from tuner.store import Store
 from tuner.store.schema import open_optuna_storage
@@ -140,8 +141,6 @@ def test_a_config_that_was_evaluated_is_replayed_at_no_cost(make_study: MakeStud
 
 
 def test_constraints_are_told_and_keep_points_off_the_front(make_study: MakeStudy) -> None:
-    from tuner.results import search_front
-
     study = make_study(extra='constraints: {tokens_total: "<= 30", latency_p95_s: "<= 1000"}\n')
     run_study(study)
     store = Store.open(study.storage_url, study.spec.name)
@@ -150,7 +149,7 @@ def test_constraints_are_told_and_keep_points_off_the_front(make_study: MakeStud
     }
     assert set(feasible.values()) == {True, False}
     assert {t.number: t.feasible for t in store.trials()} == feasible
-    assert all(feasible[p.trial.number] for p in search_front(store, study.spec.objectives))
+    assert all(feasible[p.trial.number] for p in Front.read(study, store).search)
     for trial in optuna_trials(study):
         assert (trial.constraints["tokens_total"] <= 0) == feasible[trial.number]
 
@@ -170,7 +169,7 @@ def test_failed_examples_count_and_too_many_fail_the_trial(
     with serve("--script", "200", *faults) as address:
         study = make_study(trials=1, server=address)
         run_study(study)
-    (state, _, values, _, examples) = contents(study)[0]
+    state, _, values, _, _ = contents(study)[0]
     store = Store.open(study.storage_url, study.spec.name)
     runs = store.runs(store.trial_id(0), "search")
     failed = [run for run in runs if run.error is not None]

@@ -30,42 +30,37 @@ def front(study: StudyPath, as_json: AsJson = False) -> None:
 def print_front(study: "LoadedStudy", store: "Store") -> None:
     """The front on the search questions, and the same configs on the holdout questions where measured."""
     from tuner.cli.output import print_points
-    from tuner.results import confirmed
-    from tuner.results import search_front
+    from tuner.results import Front
 
-    objectives = study.spec.objectives
-    points = search_front(store, objectives)
-    if not points:
+    found = Front.read(study, store)
+    if not found.search:
         print("No trial is complete and within the constraints yet.")
         return
-    print_points(study, f"Front on {points[0].n} search questions", points)
-    again = confirmed(store, objectives)
-    if again:
-        title = f"The same configs on {again[0].n} holdout questions, which the search never saw"
-        print_points(study, title, again)
+    print_points(study, f"Front on {found.search[0].n} search questions", found.search)
+    if found.confirmed:
+        questions = found.confirmed[0].n
+        title = f"The same configs on {questions} holdout questions, which the search never saw"
+        print_points(study, title, found.confirmed)
 
 
 def _content(study: "LoadedStudy", store: "Store") -> dict[str, Any]:
     from tuner.objectives import OBJECTIVES
-    from tuner.results import confirmed
-    from tuner.results import search_front
+    from tuner.results import Front
 
-    objectives = study.spec.objectives
-    trials = store.trials()
-    states = Counter(trial.state for trial in trials)
-    points = [*search_front(store, objectives), *confirmed(store, objectives)]
+    found = Front.read(study, store)
+    states = Counter(trial.state for trial in store.trials())
     return {
         "study": study.spec.name,
         "task": study.spec.task["name"],
         "objectives": [
             {"name": name, "direction": OBJECTIVES[name].direction, "unit": OBJECTIVES[name].unit}
-            for name in objectives
+            for name in found.objectives
         ],
         "trials": {
             **{state: states[state] for state in ("complete", "pruned", "failed", "running")},
             "derived": 0,
         },
-        "points": [_point(point) for point in points],
+        "points": [_point(point) for point in (*found.search, *found.confirmed)],
     }
 
 

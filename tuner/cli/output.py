@@ -27,12 +27,13 @@ def print_json(content: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; all columns but the first text ones are right-aligned by the caller's choice of order."""
+    """A table on stdout, as wide as the terminal; in a pipe, as wide as the widest that people read."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    table.show_header = any(columns)
     for column in columns:
         table.add_column(column, no_wrap=column != "config")
     for row in rows:
@@ -60,11 +61,12 @@ def with_interval(point: "Point", name: str) -> str:
 
 
 def header(name: str, sources: Mapping[str, str]) -> str:
-    """An objective's column header: name, unit, and the source of what was metered."""
+    """An objective's column header: name, and below it unit and source of what was metered."""
     objective = OBJECTIVES[name]
-    unit = "" if objective.unit in ("share", "s") else f" [{objective.unit}]"
-    source = f" ({sources['energy']})" if objective.needs == "meter" and sources else ""
-    return f"{name}{unit}{source}"
+    notes = [] if objective.unit in ("share", "s") else [objective.unit]
+    if objective.needs == "meter" and sources:
+        notes.append(sources["energy"])
+    return f"{name}\n{', '.join(notes)}" if notes else name
 
 
 def knobs(study: "LoadedStudy", config: AgentConfig) -> dict[str, Knob]:

@@ -1,26 +1,26 @@
 """The built-in task: look-up questions about invented villages, drawn from a seed, so that a first study needs no dataset.
 
-Villages, people and trades are the pages of a library, each a title and `key: value` sentences. The
-people of a village stand past the opening that `search` shows: finding them takes `lookup`.
+Villages, their people and the trades are pages, each a title and sentences `key: value`. A village's
+people stand past the opening that `search` shows, so that finding them takes `lookup`:
 
-    York    land: marsh. crop: rice. tree: oak. bird: duck. stone: slate. baker: Anna. vintner: Max. …
-    Anna    trade: baker. village: York. friend: Tom. pet: cat.
-    baker   product: bread. tool: oven.
+    Oxford   land: coast. crop: hay. tree: cedar. bird: goose. stone: sand. baker: Anna. vintner: Max. …
+    Anna     village: Oxford. friend: Tom. pet: fox.
+    baker    sells: bread.
 
-A question's kind says how many calls of a tool lead to its answer; an agent that works in steps needs
-one more, to finish. Only `general` questions can be answered without the pages.
+A question's kind says how many tool calls lead to its answer; an agent that works in steps needs one
+more, to finish. `general` questions alone can be answered without the pages, by a model that knows
+what a baker sells:
 
-    general  25 %  What does the baker of York sell?                    search
-    1 hop    20 %  What is the pet of Anna?                             search
-    2 hops   25 %  Who is the baker of York?                            search, lookup
-    3 hops   20 %  What is the pet of the baker of York?                search, lookup, search
-    4 hops   10 %  What is the pet of the friend of the baker of York?  search, lookup, search, search
+    general  25 %  What does the baker of Oxford sell?                      search
+    1 hop    30 %  What is the pet of Anna?                                 search
+    2 hops   25 %  Who is the baker of Oxford?                              search, lookup
+    3 hops   10 %  Which pet does the baker in Oxford keep?                 search, lookup, search
+    4 hops   10 %  Which pet does a friend of the baker in Oxford keep?     search, lookup, search, search
 
-An answer is right when it equals the expected one after `workflows.answer.normalise`. The demonstrations
-are about villages, people and trades of their own, which no question mentions.
+An answer is right when it is the expected one after normalisation. The demonstrations, four for each
+way of asking, are about villages, people and trades of their own, which no question mentions.
 """
 
-import os
 import random
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -37,14 +37,14 @@ from tuner.tasks import Example
 from tuner.tasks import Split
 from tuner.tasks import Task
 from tuner.tasks import TaskOptions
+from tuner.tasks.scoring import best_of
+from tuner.tasks.scoring import exact_match
 from workflows.agent_pack import AgentPack
 from workflows.agent_pack import Demonstration
 from workflows.agent_pack import Document
 from workflows.agent_pack import Step
-from workflows.answer import normalise
 from workflows.tools.browser import OPENING_SENTENCES
 
-DOT = os.environ.get("DOT", ".")
 INSTRUCTION = "Answer the question in one word."
 
 SHARES: Mapping[str, int] = {"general": 25, "1 hop": 30, "2 hops": 25, "3 hops": 10, "4 hops": 10}
@@ -76,22 +76,24 @@ TEMPLATES: tuple[tuple[str, str, str], ...] = (
         "{village}/{trade}/friend/village",
     ),
 )
-"""Kind, wording, and route: the page to start from, then the facts that lead to the answer."""
+"""Kind, wording, and route: the page to start from, then the facts that lead on, the last to the answer.
+
+No two wordings share all their words, so that BM25 tells the demonstrations of each from the rest.
+"""
 
 DEMONSTRATIONS_PER_TEMPLATE = 4
 
-# Words that most tokenizers hold as one token: small models copy them without mistakes, and prompts
-# stay short.
 TRADES: Mapping[str, str] = {
     "baker": "bread",
     "bookseller": "books",
     "brewer": "beer",
     "fisher": "fish",
     "florist": "flowers",
+    "furrier": "fur",
+    "glassblower": "glass",
     "goldsmith": "gold",
-    "hatter": "hats",
     "shoemaker": "shoes",
-    "tailor": "clothes",
+    "soapmaker": "soap",
     "vintner": "wine",
 }
 """Trade to what it sells."""
@@ -105,16 +107,19 @@ DEMONSTRATION_TRADES: Mapping[str, str] = {
     "toymaker": "toys",
 }
 
+# One token each in most vocabularies, after a space as well as after a bracket: a small model copies
+# them without mistakes, and prompts stay short.
 VILLAGES = """
 Lincoln Newton Boston Oxford Cambridge Reading Madison Jackson Harvard Washington Ash Bell Cross Mill
-Burn Marsh Hope Union Clark Grant Collins Webster
+Burn Marsh Hope Union Clark Grant Gates Webster
 """
 PEOPLE = """
 Anna Tom Mary John Paul Peter Mark Luke Jane Alice Rose Ben Sam Dan Max Adam Frank George Henry Jack
 James Maria Martin Nick Robert Sarah Simon Thomas Victor William Emily Carl David Edward Fred Jean Lily
 Lewis Louis Ray Ross Tim Alex Andrew Arthur Bill Bob Charles Chris Daniel Donald Elizabeth Greg Jacob
 Jeff Jim Joseph Ken Kim Lee Marie Matthew Michael Neil Pat Richard Samuel Scott Stephen Virginia Anne
-Phil Alexander Benny Josh Jon Jamie Leon Matt Don Rob Ali Maya Davis Wilson Taylor Jones
+Phil Alexander Benny Josh Jon Jamie Leon Matt Don Rob Ali Maya Davis Wilson Taylor Jones Johnson
+Williams Collins
 """
 LANDS = ("coast", "field", "forest", "hill", "island", "lake", "plain", "river")
 CROPS = ("apples", "beans", "corn", "hay", "hops", "rice", "wheat")
@@ -122,25 +127,25 @@ TREES = ("oak", "pine", "elm", "fir", "birch", "willow", "cedar", "maple")
 BIRDS = ("duck", "crow", "owl", "hawk", "dove", "swan", "goose", "robin")
 STONES = ("slate", "chalk", "flint", "granite", "marble", "clay", "sand", "lime")
 PETS = (
+    "bear",
+    "bird",
     "cat",
     "dog",
-    "horse",
-    "mouse",
     "fox",
-    "bear",
-    "wolf",
-    "lion",
-    "pig",
     "hen",
+    "horse",
+    "lion",
+    "mouse",
+    "pig",
     "snake",
-    "bird",
+    "wolf",
 )
 
 VILLAGERS = 4
 """People of a village, each of another trade."""
 
 DEMONSTRATION_VILLAGES = 4
-LARGEST_SPLIT = 120
+LARGEST_SPLIT = 120  # every seed gives as many; one kind or another runs out soon after
 
 
 class Options(TaskOptions):
@@ -160,14 +165,16 @@ class Options(TaskOptions):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Villages and the pages about them, their people and trades: title to facts, in their order."""
+    """Villages and the trades plied there, with a page for each of them and each of the people."""
 
     villages: Sequence[str]
+    trades: Mapping[str, str]
     pages: Mapping[str, Mapping[str, str]]
+    """Title to facts, in the order of the page's sentences."""
 
     def residents(self, village: str) -> dict[str, str]:
         """Trade to person."""
-        return dict(list(self.pages[village].items())[OPENING_SENTENCES:])
+        return {key: who for key, who in self.pages[village].items() if key in self.trades}
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,13 +226,8 @@ def load(options: Options, _base: Path) -> Task:
         ),
         search=_deal("search", options.examples, pools["search"], asked),
         holdout=_deal("holdout", options.holdout, pools["holdout"], asked),
-        score=score,
+        score=best_of(exact_match),
     )
-
-
-def score(example: Example, answer: str) -> float:
-    """1.0 for an answer that equals the expected one after normalisation, 0.0 for any other."""
-    return float(normalise(answer) in {normalise(expected) for expected in example.answers})
 
 
 def _make_world(
@@ -249,13 +251,13 @@ def _make_world(
             "stone": draw.choice(STONES),
             **residents,
         }
-        for trade, person in residents.items():
+        for person in villagers:
             pages[person] = {
                 "village": village,
                 "friend": friends[person],
                 "pet": draw.choice(PETS),
             }
-    return World(villages, pages)
+    return World(villages, trades, pages)
 
 
 def _questions(kind: str, world: World, draw: random.Random) -> Iterator[list[Question]]:
@@ -264,7 +266,11 @@ def _questions(kind: str, world: World, draw: random.Random) -> Iterator[list[Qu
         if of_kind != kind:
             continue
         found = [
-            Question(kind, wording.format_map(names), tuple(route.format_map(names).split("/")))
+            Question(
+                kind,
+                wording.format_map(names),
+                tuple(route.format_map(names).split("/")),
+            )
             for names in _names(wording, world)
         ]
         found = [question for question in found if _is_sound(question, world)]
@@ -353,7 +359,7 @@ def _steps(facts: Sequence[Fact], world: World) -> Iterator[Step]:
                 thought=f"I need the {fact.key} of {fact.page}.",
                 tool="lookup",
                 argument=fact.key,
-                observation=f"(Result 1 / 1) {fact.key}: {fact.value}{DOT}",
+                observation=f"(Result 1 / 1) {fact.key}: {fact.value}.",
             )
         thought = str(fact)
     yield Step(thought=thought, tool="finish", argument=facts[-1].value)
@@ -365,4 +371,4 @@ def _documents(world: World) -> Iterator[Document]:
 
 
 def _sentences(facts: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(f"{key}: {value}{DOT}" for key, value in facts.items())
+    return tuple(f"{key}: {value}." for key, value in facts.items())

@@ -86,7 +86,7 @@ def test_front_for_people_shows_values_sources_and_both_splits(tuner, path):
     out = tuner("front", path).out
     assert "Front on 4 search questions" in out
     assert "on 4 holdout questions" in out
-    assert "energy_wh [Wh/query] (cpu-estimate)" in out
+    assert "Wh/query, cpu-estimate" in out
     assert "react max_steps=2" in out
     assert "75 % [30, 95]" in out
 

@@ -269,7 +269,7 @@ def test_studies_in_one_database_do_not_see_each_other(url, store, optuna_study)
     other = Store.create(url, "t")
     other.register({"space": "7"}, spec={}, provenance={})
     assert other.trials() == []
-    assert other.light_runs("search") == {}
+    assert other.fields("search", ["score"]) == {}
     assert other.row().owner is None
     assert store.row().fingerprint == {"space": "1"}
     other.close()
