@@ -6,6 +6,7 @@ pass stand on this.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,8 +69,11 @@ class Front:
     """The trials measured again, on all holdout questions; some may be dominated there."""
 
     @classmethod
-    def read(cls, study: LoadedStudy, store: Store) -> "Front":
-        """The front as the store has it now."""
+    def read(cls, study: LoadedStudy, store: Store | None = None) -> "Front":
+        """The front as the study's storage has it now; `store` spares opening it once more. Raises StoreError."""
+        if store is None:
+            with closing(open_results(study)) as opened:
+                return cls.read(study, opened)
         names, sizes = study.spec.objectives, study.task_options
         return cls(
             names,

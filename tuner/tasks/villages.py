@@ -13,9 +13,9 @@ what a baker sells:
 
     general  25 %  What does the baker of Oxford sell?                      search
     1 hop    30 %  What is the pet of Anna?                                 search
-    2 hops   25 %  Who is the baker of Oxford?                              search, lookup
+    2 hops   30 %  Who is the baker of Oxford?                              search, lookup
     3 hops   10 %  Which pet does the baker in Oxford keep?                 search, lookup, search
-    4 hops   10 %  Which pet does a friend of the baker in Oxford keep?     search, lookup, search, search
+    4 hops    5 %  Which pet does a friend of the baker in Oxford keep?     search, lookup, search, search
 
 An answer is right when it is the expected one after normalisation. The demonstrations, four for each
 way of asking, are about villages, people and trades of their own, which no question mentions.
@@ -47,7 +47,7 @@ from workflows.tools.browser import OPENING_SENTENCES
 
 INSTRUCTION = "Answer the question in one word."
 
-SHARES: Mapping[str, int] = {"general": 25, "1 hop": 30, "2 hops": 25, "3 hops": 10, "4 hops": 10}
+SHARES: Mapping[str, int] = {"general": 25, "1 hop": 30, "2 hops": 30, "3 hops": 10, "4 hops": 5}
 """Per cent of the questions that are of each kind."""
 
 TEMPLATES: tuple[tuple[str, str, str], ...] = (

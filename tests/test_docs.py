@@ -1,0 +1,111 @@
+"""What the README says is true: its commands exist, its files load, its code runs."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import tuner
+from tuner.cli import VERBS
+from tuner.export import RULES
+from tuner.objectives import OBJECTIVES
+from tuner.samplers import SAMPLERS
+from tuner.spec import load_study
+from tuner.tasks import TASKS
+from workflows import WORKFLOWS
+from workflows.agent import workflow_kind
+from workflows.agent_pack import AgentPack
+from workflows.base import Params
+from workflows.config import AgentConfig
+from workflows.config import AgentFile
+from workflows.config import ModelSettings
+from workflows.config import dump_agent_file
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for found, text in BLOCKS if found == language]
+
+
+def test_the_first_screen_is_the_two_commands_and_what_they_print() -> None:
+    commands = [text.strip() for language, text in BLOCKS if language == "console"]
+    assert commands[:2] == ["$ make quickstart", "$ make test"]
+    before = README[: README.index("$ make quickstart")]
+    assert "```" not in before.removesuffix("```console\n")
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert {"quickstart", "test", "check"} <= set(targets)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_in_the_readme(verb: str) -> None:
+    assert f"`tuner {verb}" in README
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    for verb in re.findall(r"`tuner (\w+)", README):
+        assert verb in VERBS
+
+
+@pytest.mark.parametrize("name", [*OBJECTIVES, *SAMPLERS, *TASKS, *WORKFLOWS, *RULES])
+def test_every_name_that_a_study_may_use_is_in_the_readme(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_the_table_of_workflows_lists_their_knobs(name: str) -> None:
+    own = set(workflow_kind(name).params.model_fields) - set(Params.model_fields)
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{name}`"))
+    assert own == set(re.findall(r"`(\w+)`", row.rsplit("|", 2)[1]))
+
+
+def test_the_files_in_the_readme_load(tmp_path: Path) -> None:
+    study_text, task_text, space_text = blocks("yaml")
+    (tmp_path / "my_space.yaml").write_text(space_text)
+    for text in (study_text, re.sub(r"task: .*\n", task_text, study_text)):
+        (tmp_path / "study.yaml").write_text(text)
+        assert load_study(tmp_path / "study.yaml").spec.name == "hotpot-llama"
+
+
+@pytest.fixture
+def loopback() -> Iterator[str]:
+    command = [sys.executable, str(ROOT / "benchmarks" / "loopback.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["api_base"]
+        process.terminate()
+
+
+def test_the_python_in_the_readme_runs(tmp_path: Path, loopback: str) -> None:
+    (code,) = blocks("python")
+    agent = AgentFile(
+        format_version=1,
+        config=AgentConfig(workflow="direct", model="m"),
+        model=ModelSettings(model="openai/loopback"),
+        pack=AgentPack(instruction="Answer."),
+    )
+    dump_agent_file(agent, tmp_path / "best.yaml")
+    code = code.replace("http://127.0.0.1:8000/v1", loopback)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.endswith(" 1\n")
+
+
+@pytest.mark.parametrize("name", tuner.__all__)
+def test_the_names_of_the_python_interface_have_docstrings(name: str) -> None:
+    assert getattr(tuner, name).__doc__
+
+
+def test_the_starter_study_and_every_study_load() -> None:
+    for path in (ROOT / "studies").glob("**/*.yaml"):
+        study = load_study(path)
+        assert yaml.safe_load(path.read_text())["format_version"] == 1
+        assert study.load_task().search
