@@ -126,6 +126,7 @@ class _Screen:
                 )
             )
             parts.append(ProgressBar(total=self._pass.examples, completed=self._done, width=60))
+            parts.append(Text())
         parts.append(self._front())
         failed = [event for event in self._ended if event.failure is not None]
         if failed:
