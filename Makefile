@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 quickstart: .venv/local
 	$(BIN)/tuner run studies/quickstart.yaml
-	$(BIN)/tuner export studies/quickstart.yaml --rule knee --out best.yaml
+	$(BIN)/tuner export studies/quickstart.yaml --rule max-accuracy --out best.yaml
 
 test: .venv/dev
 	$(BIN)/pytest
