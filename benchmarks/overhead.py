@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer pairs; a minute at most")
     parser.add_argument("--json", action="store_true", help="print JSON alone")
     arguments = parser.parse_args()
-    pairs, examples, calls = (2, 4, 400) if arguments.quick else (7, 12, 2000)
+    pairs, examples, calls = (2, 3, 150) if arguments.quick else (5, 8, 500)
     say = (lambda text: None) if arguments.json else lambda text: print(text, file=sys.stderr)
     by_config = {}
     with start("smollm2", Served(serve="llama.cpp", weights="smollm2-135m-instruct")) as endpoint:
