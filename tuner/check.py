@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.errors import UserError
+from tuner.events import Report
 from tuner.executors.local import LocalExecutor
 from tuner.records import ExampleRun
 from tuner.spec import LoadedStudy
-from tuner.study import Report
 from tuner.study import open_models
 from workflows.config import AgentConfig
 

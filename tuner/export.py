@@ -83,7 +83,7 @@ def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
             "exported_on": date.today().isoformat(),
             "task": {**study.spec.task, "fingerprint": task.fingerprint()},
             "load": study.spec.load.model_dump(),
-            "cache": study.spec.cache,
+            "cache": model["cache"],
             "measured": _measured(found, point),
             "energy": model["energy"],
             "versions": row.provenance["versions"],

@@ -13,12 +13,11 @@ import platform
 import socket
 import time
 import warnings
-from collections.abc import Callable
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -28,6 +27,12 @@ from tuner.condition import Condition
 from tuner.errors import StoreError
 from tuner.errors import TrialError
 from tuner.errors import UserError
+from tuner.events import ExampleFinished
+from tuner.events import PassStarted
+from tuner.events import Report
+from tuner.events import StudyEnded
+from tuner.events import Talk
+from tuner.events import TrialEnded
 from tuner.executors import Executor
 from tuner.executors.local import LocalExecutor
 from tuner.measure import Meter
@@ -60,55 +65,6 @@ OWNER_SILENT_S = 600.0
 """How long an owner on another machine may go without finishing an example before it counts as gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Talk:
-    """Something is under way that is not a trial."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class PassStarted:
-    """A config is about to be evaluated on a split."""
-
-    trial: int
-    config: AgentConfig
-    split: Split
-    examples: int
-    finished: int
-    """Examples that an earlier run has left."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExampleFinished:
-    """One example has been answered and kept."""
-
-    trial: int
-    run: ExampleRun
-
-
-@dataclass(frozen=True, slots=True)
-class TrialEnded:
-    """A trial has been told."""
-
-    trial: int
-    config: AgentConfig | None
-    values: Mapping[str, float] | None
-    replay_of: int | None
-    failure: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class StudyEnded:
-    """The search is over, and why."""
-
-    reason: str
-
-
-Event = Talk | PassStarted | ExampleFinished | TrialEnded | StudyEnded
-Report = Callable[[Event], None]
-
-
 def run_study(study: LoadedStudy, *, report: Report = lambda event: None) -> None:
     """Run or resume a study to the end of its budget, then measure its front on the holdout questions.
 
@@ -132,7 +88,9 @@ def run_study(study: LoadedStudy, *, report: Report = lambda event: None) -> Non
             for name, end in endpoints.items()
         }
         store.register(
-            {**fingerprint, **servers}, spec=spec, provenance=_provenance(endpoints, meters)
+            {**fingerprint, **servers},
+            spec=spec,
+            provenance=_provenance(endpoints, meters, study.spec.cache),
         )
         executor = LocalExecutor(
             endpoints=endpoints,
@@ -165,6 +123,13 @@ def open_models(
         endpoint = start(name, spec, base=study.path.parent, say=lambda text: report(Talk(text)))
         stack.callback(endpoint.close)
         endpoints[name] = endpoint
+        if study.spec.cache == "isolated" and not endpoint.clear_cache():
+            report(
+                Talk(
+                    f"model {name}: the prefix cache of a server by address cannot be cleared, "
+                    "so trials share it"
+                )
+            )
         meters[name] = make_meter(spec.meter, pid=endpoint.pid)
     for objective in study.measured():
         for name, endpoint in endpoints.items():
@@ -437,7 +402,11 @@ def _lives(owner: str, seen_at: float) -> bool:
         return False
 
 
-def _provenance(endpoints: Mapping[str, Endpoint], meters: Mapping[str, Meter]) -> dict[str, Any]:
+def _provenance(
+    endpoints: Mapping[str, Endpoint],
+    meters: Mapping[str, Meter],
+    cache: Literal["isolated", "shared"],
+) -> dict[str, Any]:
     return {
         "versions": {
             name: version(name) for name in ("tuner", "optuna", "litellm", "optuna-dashboard")
@@ -448,6 +417,7 @@ def _provenance(endpoints: Mapping[str, Endpoint], meters: Mapping[str, Meter]) 
             name: {
                 "settings": endpoint.settings.model_dump(mode="json"),
                 "serve": endpoint.serve,
+                "cache": cache if endpoint.clear_cache() else "shared",
                 "energy": {"source": meters[name].source, "scope": meters[name].scope},
             }
             for name, endpoint in endpoints.items()

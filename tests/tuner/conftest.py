@@ -170,6 +170,7 @@ PROVENANCE = {
         "m": {
             "settings": ModelSettings(**SETTINGS).model_dump(mode="json"),
             "serve": None,
+            "cache": "shared",
             "energy": {"source": "cpu-estimate", "scope": "server process 1"},
         }
     },

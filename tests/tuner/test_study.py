@@ -20,12 +20,13 @@ import pytest
 from tuner.errors import ServingError
 from tuner.errors import StoreError
 from tuner.errors import UserError
+from tuner.events import ExampleFinished
+from tuner.events import Talk
+from tuner.events import TrialEnded
 from tuner.results import Front
 from tuner.spec import LoadedStudy
 from tuner.store import Store
 from tuner.store.schema import open_optuna_storage
-from tuner.study import ExampleFinished
-from tuner.study import TrialEnded
 from tuner.study import run_study
 
 MakeStudy = Callable[..., LoadedStudy]
@@ -80,6 +81,17 @@ def test_a_study_ends_with_every_trial_told_and_its_front_confirmed(make_study: 
         n: [trial[2]["accuracy"], trial[2]["tokens_total"]] for n, trial in kept.items()
     }
     assert sum(isinstance(event, TrialEnded) for event in events) == len(kept)
+
+
+def test_a_cache_that_cannot_be_cleared_is_said_and_recorded(make_study: MakeStudy) -> None:
+    study = make_study(trials=1)
+    events: list[Any] = []
+    run_study(study, report=events.append)
+    said = [event.text for event in events if isinstance(event, Talk)]
+    assert any("prefix cache" in text and "trials share it" in text for text in said)
+    row = Store.open(study.storage_url, study.spec.name).row()
+    assert row is not None
+    assert row.provenance["models"]["loopback"]["cache"] == "shared"
 
 
 def test_running_again_adds_nothing_and_a_larger_budget_goes_on(make_study: MakeStudy) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner import events
 from tuner.cli.output import quantity
 from tuner.cli.output import summary
 from tuner.cli.output import talk
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from tuner.spec import LoadedStudy
-    from tuner.study import Event
 
 
 @contextmanager
-def open_progress(study: "LoadedStudy") -> "Iterator[Callable[[Event], None]]":
+def open_progress(study: "LoadedStudy") -> "Iterator[Callable[[events.Event], None]]":
     """Something to report events to, shown until the block ends."""
     if not sys.stderr.isatty():
         yield _Lines(study)
@@ -50,9 +50,7 @@ class _Lines:
     _right: float = 0.0
     _started_s: float = field(default_factory=time.perf_counter)
 
-    def __call__(self, event: "Event") -> None:
-        from tuner import study as events
-
+    def __call__(self, event: events.Event) -> None:
         match event:
             case events.Talk(text):
                 self._say(text)
@@ -89,9 +87,7 @@ class _Screen:
         self._trial_started_s = 0.0
         self._search_over = False
 
-    def __call__(self, event: "Event") -> None:
-        from tuner import study as events
-
+    def __call__(self, event: events.Event) -> None:
         match event:
             case events.Talk(text):
                 self._text = text

@@ -23,7 +23,6 @@ def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
     from tuner.cli.output import print_json
     from tuner.cli.output import print_table
     from tuner.cli.output import quantity
-    from tuner.measure.latency import idle_share
     from tuner.results import open_results
     from tuner.spec import load_study
 
@@ -44,9 +43,7 @@ def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
         rows += [["workflow", config.workflow], ["model", config.model]]
         rows += [[f"{config.workflow}.{name}", str(value)] for name, value in config.params.items()]
     rows += [[name, quantity(name, value)] for name, value in (found.values or {}).items()]
-    idle = idle_share([run for split, run in runs if split == "search"])
-    if idle is not None:
-        rows.append(["server idle", f"{100 * idle:.1f} % of the search pass"])
+    rows += _pass_rows([run for split, run in runs if split == "search"])
     rows += [["energy source", source] for source in found.sources.values()]
     print_table(f"Trial {trial} of {loaded.spec.name}", ["", ""], rows)
     print_table(
@@ -75,6 +72,40 @@ def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
             for split, run in runs
         ],
     )
+
+
+def _pass_rows(runs: "list[ExampleRun]") -> list[list[str]]:
+    """What a pass over the search questions took, all questions together."""
+    from tuner.cli.output import number
+    from tuner.measure.latency import idle_share
+    from tuner.measure.latency import summarise
+
+    if not runs:
+        return []
+    latency, idle = summarise([run.latency_s for run in runs]), idle_share(runs)
+    tokens = [
+        [run.tokens_in for run in runs],
+        [run.tokens_out for run in runs],
+        [run.tokens_cached for run in runs],
+    ]
+    known = [
+        "unknown" if None in counts else str(sum(count or 0 for count in counts))
+        for counts in tokens
+    ]
+    return [
+        [
+            "latency_s",
+            f"mean {number(latency.mean_s)}, p50 {number(latency.p50_s)}, "
+            f"p95 {number(latency.p95_s)} (n = {latency.n})",
+        ],
+        ["tokens", f"{known[0]} in, {known[2]} of them cached, {known[1]} out"],
+        [
+            "calls",
+            f"{sum(run.llm_calls for run in runs)} of the model, "
+            f"{sum(run.tool_calls for run in runs)} of tools",
+        ],
+        ["server idle", "unknown" if idle is None else f"{100 * idle:.1f} % of the pass"],
+    ]
 
 
 def find_trial(store: "Store", number: int) -> "TrialRecord":

@@ -1,0 +1,58 @@
+"""What is heard of a study while it runs; apart from the loop, so that a screen can be drawn without importing Optuna."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuner.records import ExampleRun
+from tuner.tasks import Split
+from workflows.config import AgentConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """Something is under way that is not a trial."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassStarted:
+    """A config is about to be evaluated on a split."""
+
+    trial: int
+    config: AgentConfig
+    split: Split
+    examples: int
+    finished: int
+    """Examples that an earlier run has left."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleFinished:
+    """One example has been answered and kept."""
+
+    trial: int
+    run: ExampleRun
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEnded:
+    """A trial has been told."""
+
+    trial: int
+    config: AgentConfig | None
+    values: Mapping[str, float] | None
+    replay_of: int | None
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyEnded:
+    """The search is over, and why."""
+
+    reason: str
+
+
+Event = Talk | PassStarted | ExampleFinished | TrialEnded | StudyEnded
+Report = Callable[[Event], None]
