@@ -17,6 +17,7 @@ def export(
 ) -> None:
     """Write the configuration that a rule recommends, with all that it needs to run."""
     from tuner import export as exporting
+    from tuner.cli.output import command
     from tuner.cli.output import summary
     from tuner.cli.output import talk
     from tuner.cli.output import with_interval
@@ -32,4 +33,4 @@ def export(
     talk(f"measured on {point.n} {point.split} questions: {figures}")
     print(out)
     first = loaded.load_task().examples(point.split)[0]
-    talk(f'next: tuner ask {out} "{first.question}"')
+    talk(f'next: {command()} ask {out} "{first.question}"')

@@ -12,6 +12,7 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write.")] = Path(),
 ) -> None:
     """Write a starter study and search space, to run as they are or to edit."""
+    from tuner.cli.output import command
     from tuner.cli.output import talk
     from tuner.errors import UserError
 
@@ -30,4 +31,4 @@ def init(
         except OSError as error:
             raise UserError(f"{target}: cannot be written: {error.strerror}") from None
         print(target)
-    talk(f"next: tuner run {folder / STARTERS[1]}")
+    talk(f"next: {command()} run {folder / STARTERS[1]}")

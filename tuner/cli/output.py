@@ -1,9 +1,11 @@
 """What the verbs print with: tables for people, JSON for programs, and how a config and a value are written."""
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 def talk(text: str) -> None:
     """A line for the person, on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def command() -> str:
+    """How this program was called, for lines that can be run as they are printed."""
+    called, found = Path(sys.argv[0]), shutil.which("tuner")
+    on_path = found is not None and called.exists() and Path(found).samefile(called)
+    return "tuner" if on_path or not called.exists() else str(called)
 
 
 def print_json(content: Any) -> None:

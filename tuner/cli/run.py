@@ -6,6 +6,7 @@ from tuner.cli.arguments import StudyPath
 def run(study: StudyPath) -> None:
     """Run or resume a study, then confirm its front on the holdout questions."""
     from tuner.cli.front import print_front
+    from tuner.cli.output import command
     from tuner.cli.output import talk
     from tuner.cli.progress import open_progress
     from tuner.results import open_results
@@ -20,4 +21,4 @@ def run(study: StudyPath) -> None:
 
         run_study(loaded, report=report)
     print_front(loaded, open_results(loaded))
-    talk(f"next: tuner export {study} --rule knee --out best.yaml")
+    talk(f"next: {command()} export {study} --rule knee --out best.yaml")
