@@ -1,5 +1,6 @@
 """The real model, started once for all tests that want it."""
 
+import signal
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -7,6 +8,12 @@ import pytest
 
 from tuner import serving
 from tuner.errors import ServingError
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Let Ctrl-C through: a shell starts what runs in its background with SIGINT ignored, and children inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

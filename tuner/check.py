@@ -54,9 +54,12 @@ def check_study(study: LoadedStudy, *, report: Report = lambda event: None) -> F
         )
 
         async def probe() -> None:
-            await executor.warm_up()
-            for config in _drawn(study):
-                await executor.run(config, task.search[:EXAMPLES_EACH], runs.append)
+            try:
+                await executor.warm_up()
+                for config in _drawn(study):
+                    await executor.run(config, task.search[:EXAMPLES_EACH], runs.append)
+            finally:
+                await executor.close()
 
         asyncio.run(probe())
     failed = [run for run in runs if run.error is not None]

@@ -103,8 +103,11 @@ def run_study(study: LoadedStudy, *, report: Report = lambda event: None) -> Non
         search = _Search(study, task, optuna_study, store, owner, executor, report)
 
         async def run() -> None:
-            await executor.warm_up()
-            await search.run()
+            try:
+                await executor.warm_up()
+                await search.run()
+            finally:
+                await executor.close()
 
         asyncio.run(run())
 

@@ -104,6 +104,17 @@ class ChatClient:
             raise ModelError(message) from None
         raise AssertionError("tenacity returns or raises")
 
+    async def close(self) -> None:
+        """Close what is open on this event loop; to be called on the loop that made the calls.
+
+        litellm keeps one set of connections for the whole process: they are closed as well.
+        """
+        connections = self._clients.pop(asyncio.get_running_loop(), None)
+        if connections is not None:
+            await connections.close()
+        await self._litellm.close_litellm_async_clients()
+        self._litellm.in_memory_llm_clients_cache.flush_cache()
+
     async def _try(self, request: Request, trace: Trace, attempt: int) -> str:
         start_s = trace.now_s()
         ttft_s: float | None = None

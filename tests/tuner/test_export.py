@@ -146,7 +146,8 @@ def test_demonstrations_that_the_config_cannot_show_are_left_out(
 def test_the_address_of_a_server_that_the_study_started_is_left_out(keep, found, tmp_path):
     started = {"engine": "llama.cpp", "weights": "smollm2-135m-instruct"}
     settings = {"model": "hosted_vllm/m", "api_base": "http://127.0.0.1:40123/v1"}
-    model = {"settings": settings, "serve": started, "energy": {"source": "x", "scope": "y"}}
+    energy = {"source": "x", "scope": "y"}
+    model = {"settings": settings, "serve": started, "cache": "isolated", "energy": energy}
     provenance = {"versions": {}, "python": "3", "machine": "m", "models": {"m": model}}
     study = keep(found("direct", {}, search=rows(4, 1, 1)), provenance=provenance)
     export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")

@@ -50,15 +50,10 @@ made: list[ChatClient] = []
 
 
 async def close_all() -> None:
-    """Close what is open on this event loop; users leave that to the end of their process."""
-    import litellm
-
+    """Close what is open on this event loop."""
     for one in made:
-        for connections in list(one._clients.values()):
-            await connections.close()
+        await one.close()
     made.clear()
-    await litellm.close_litellm_async_clients()
-    litellm.in_memory_llm_clients_cache.flush_cache()
     await asyncio.sleep(0)
 
 

@@ -1,9 +1,13 @@
 """`tuner ask`: runs an exported configuration on a question."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from workflows.base import Outcome
 
 
 def ask(
@@ -21,8 +25,16 @@ def ask(
 
     agent_file = load_agent_file(file)
     with start_exported(agent_file, say=talk) as endpoint:
-        agent = build(agent_file.config, llm=ChatClient(endpoint.settings), pack=agent_file.pack)
-        outcome = asyncio.run(agent.run(question))
+        client = ChatClient(endpoint.settings)
+        agent = build(agent_file.config, llm=client, pack=agent_file.pack)
+
+        async def answer() -> "Outcome":
+            try:
+                return await agent.run(question)
+            finally:
+                await client.close()
+
+        outcome = asyncio.run(answer())
     calls = sum(span.kind == "llm" for span in outcome.spans)
     tools = len(outcome.spans) - calls
     print(outcome.answer)

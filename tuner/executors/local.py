@@ -49,6 +49,11 @@ class LocalExecutor:
             except ModelError as error:
                 raise ServingError(f"model {name}: {error}", hint=error.hint) from None
 
+    async def close(self) -> None:
+        """Close the connections to the servers."""
+        for client in self._clients.values():
+            await client.close()
+
     async def run(self, config: AgentConfig, examples: Sequence[Example], record: Record) -> None:
         """Evaluate the config here; the server's prompt cache is emptied first, unless it is shared."""
         endpoint = self._endpoints[config.model]

@@ -197,10 +197,10 @@ def test_the_dashboard_serves_the_study_and_stops_at_ctrl_c(path):
     ) as process:
         try:
             address = process.stdout.readline().strip()
-            listed = httpx.get(address.replace("/dashboard/", "/api/studies"), timeout=20)
+            listed = httpx.get(address.replace("/dashboard/", "/api/studies"), timeout=60)
             assert [study["study_name"] for study in listed.json()["study_summaries"]] == ["kept"]
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=20) == 130
+            assert process.wait(timeout=60) == 130
             assert "interrupted" in process.stderr.read()
         finally:
             process.kill()
