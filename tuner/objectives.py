@@ -40,8 +40,8 @@ class Objective:
         if not runs:
             return None
         columns = ([getattr(run, field) for run in runs] for field in self.fields)
-        value = float(self.summary(self.amounts(*(np.array(c, dtype=float) for c in columns))))
-        return None if np.isnan(value) else value
+        amounts = self.amounts(*(np.array(column, dtype=float) for column in columns))
+        return None if np.isnan(amounts).any() else float(self.summary(amounts))
 
 
 def _mean(amounts: Amounts) -> Amounts:
@@ -50,7 +50,13 @@ def _mean(amounts: Amounts) -> Amounts:
 
 def _quantile(share: float) -> Callable[[Amounts], Amounts]:
     def summary(amounts: Amounts) -> Amounts:
-        return np.asarray(np.quantile(amounts, share, axis=-1))
+        # As np.quantile interpolates, at a third of its time on many short rows.
+        ordered = np.sort(amounts, axis=-1)
+        position = share * (amounts.shape[-1] - 1)
+        low = int(position)
+        high = min(low + 1, amounts.shape[-1] - 1)
+        below, above = ordered[..., low], ordered[..., high]
+        return np.asarray(below + (above - below) * (position - low))
 
     return summary
 
