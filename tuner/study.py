@@ -275,12 +275,14 @@ class _Search:
             raise TrialError(f"{len(failed)} of {len(runs)} examples failed: {failed[-1].error}")
         values: dict[str, float] = {}
         for name in self._study.measured():
-            value = OBJECTIVES[name].value(runs)
+            objective = OBJECTIVES[name]
+            value = objective.value(runs)
             if value is None:
-                lacking = next(run for run in runs if OBJECTIVES[name].value([run]) is None)
-                why = lacking.energy.problem or "the server reported no token counts"
+                lacking = next(run for run in runs if objective.value([run]) is None)
+                metered = objective.needs == "meter"
+                why = lacking.energy.problem if metered else "the server reported no token counts"
                 raise TrialError(f"{name} was not measured on example {lacking.example_id}: {why}")
-            if value == 0 and OBJECTIVES[name].needs == "meter":
+            if value == 0 and objective.needs == "meter":
                 raise TrialError(f"{name}: the meter's count never moved during the pass")
             values[name] = value
         return values

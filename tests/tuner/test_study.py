@@ -223,6 +223,15 @@ def test_a_server_that_goes_away_ends_the_run_and_spoils_no_trial(
     assert {trial[0] for trial in kept.values()} == {"complete", "running"}
 
 
+def test_token_counts_that_are_missing_fail_a_trial_for_that_reason(
+    make_study: MakeStudy, serve: Callable[..., Any]
+) -> None:
+    with serve("--no-usage") as address:
+        study = make_study(server=address)
+        with pytest.raises(UserError, match="the server reported no token counts"):
+            run_study(study)
+
+
 def test_a_second_run_of_the_same_study_is_refused_while_the_first_lives(
     make_study: MakeStudy,
 ) -> None:
