@@ -4,11 +4,11 @@ from tuner.cli.arguments import AsJson
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Show what this machine offers: GPUs, meters, engines, weights, versions."""
+    """Show what this machine offers: GPUs, meters, engines, weights, versions, the sandbox."""
     from tuner.cli.output import print_json
     from tuner.cli.output import print_table
 
-    rows = [*_machine(), *_gpus(), *_engines(), *_weights()]
+    rows = [*_machine(), *_gpus(), *_engines(), *_weights(), *_sandbox()]
     if as_json:
         print_json([{"what": what, "usable": ok, "detail": detail} for what, ok, detail in rows])
         return
@@ -84,4 +84,24 @@ def _weights() -> list[Finding]:
             else "fetched when a study asks for it",
         )
         for name in PINNED
+    ]
+
+
+def _sandbox() -> list[Finding]:
+    """What programs written by a model are kept from: one line for what holds, and one with the reason for each that does not."""
+    from dataclasses import asdict
+
+    from workflows.tools.sandbox import SandboxError
+    from workflows.tools.sandbox import isolation
+
+    try:
+        reasons = asdict(isolation())
+    except SandboxError as error:
+        return [("sandbox", False, str(error))]
+    held = [name for name, reason in reasons.items() if reason is None]
+    lines = [("sandbox", True, f"holds for {', '.join(held)}")] if held else []
+    return lines + [
+        (f"sandbox: {name}", False, reason)
+        for name, reason in reasons.items()
+        if reason is not None
     ]
