@@ -1,11 +1,15 @@
 """Rows of dataset files, and the two splits drawn from them; one place, so that all datasets fail alike."""
 
+import gzip
 import random
+import zlib
 from collections.abc import Iterable
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
+from typing import BinaryIO
 from typing import TypeVar
+from typing import cast
 
 from pydantic import BaseModel
 from pydantic import ConfigDict
@@ -22,6 +26,7 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 _SHOWN = 80
 _BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
 
 RowT = TypeVar("RowT", bound=BaseModel)
 
@@ -33,13 +38,13 @@ class Row(BaseModel):
 
 
 def read_rows(path: Path, model: type[RowT]) -> Iterator[tuple[str, RowT]]:
-    """Every row with its place ("data.jsonl: line 3"), from JSON lines or one JSON array.
+    """Every row with its place ("data.jsonl: line 3"), from JSON lines or one JSON array, compressed by gzip or not.
 
     Lines are streamed; an array is read whole. Blank lines are passed over. Raises DataError for a file
-    that is missing, empty or not UTF-8, and for the first row that is not as `model` wants it.
+    that is missing, empty, damaged or not UTF-8, and for the first row that is not as `model` wants it.
     """
     try:
-        with path.open("rb") as file:
+        with _open(path) as file:
             head = file.read(4096)
             start = len(_BOM) if head.startswith(_BOM) else 0
             file.seek(start)
@@ -50,10 +55,17 @@ def read_rows(path: Path, model: type[RowT]) -> Iterator[tuple[str, RowT]]:
             row = None
             for row in rows:
                 yield row
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read: {reason}") from None
     if row is None:
         raise DataError(f"{path}: holds no rows", hint="give a file with one JSON object a line")
+
+
+def _open(path: Path) -> BinaryIO:
+    with path.open("rb") as file:
+        compressed = file.read(len(_GZIP)) == _GZIP
+    return cast(BinaryIO, gzip.open(path)) if compressed else path.open("rb")
 
 
 def _lines(path: Path, lines: Iterable[bytes], model: type[RowT]) -> Iterator[tuple[str, RowT]]:

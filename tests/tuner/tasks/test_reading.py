@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -37,6 +38,26 @@ def test_lines_and_an_array_give_the_same_rows(path):
     assert read(path, b" \n" + array) == [("row 1", expected[0]), ("row 2", expected[1])]
     assert [row for _, row in read(path, b"\xef\xbb\xbf" + lines)] == expected
     assert [row for _, row in read(path, b"\xef\xbb\xbf" + array)] == expected
+
+
+def test_a_compressed_file_gives_the_same_rows(path):
+    lines = b'{"name": "Lorn"}\n\n{"name": "Karst", "size": 3}\n'
+    for content in (lines, b"\xef\xbb\xbf" + lines, b'[{"name": "Lorn"}]'):
+        assert read(path, gzip.compress(content)) == read(path, content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[:-12], "cannot be read: Compressed file ended"),
+        (lambda data: data[:-8] + b"\0" * 8, "cannot be read: CRC check failed"),
+        (lambda data: data[:10] + b"\xff" * 20, "cannot be read: Error -3"),
+    ],
+)
+def test_a_damaged_compressed_file_is_refused(path, damage, message):
+    with pytest.raises(DataError, match=message) as refused:
+        read(path, damage(gzip.compress(b'{"name": "Lorn"}\n')))
+    assert str(refused.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
