@@ -6,6 +6,7 @@ one is a file and a line in TASKS.
 
 import hashlib
 import json
+from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +28,15 @@ SPLITS: tuple[Split, ...] = ("search", "holdout")
 TASKS: Mapping[str, str] = {
     "villages": "tuner.tasks.villages",
     "hotpotqa": "tuner.tasks.hotpotqa",
+    "musique": "tuner.tasks.musique",
+    "strategyqa": "tuner.tasks.strategyqa",
     "gsm8k": "tuner.tasks.gsm8k",
+    "math": "tuner.tasks.math",
+    "game24": "tuner.tasks.game24",
+    "humaneval": "tuner.tasks.humaneval",
+    "mbpp": "tuner.tasks.mbpp",
+    "shop": "tuner.tasks.shop",
+    "chat": "tuner.tasks.chat",
     "jsonl": "tuner.tasks.jsonl",
 }
 
@@ -41,6 +50,8 @@ class Example:
     answers: tuple[str, ...]
     kind: str = ""
     """The task's own label, for tables by kind of question."""
+    secret: str = ""
+    """What only the scorer may see: hidden tests, a goal. Never part of what an agent gets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,7 @@ class Task:
     pack: AgentPack
     search: tuple[Example, ...]
     holdout: tuple[Example, ...]
-    score: Callable[[Example, str], float]
+    score: Callable[[Example, str], Awaitable[float]]
     """Example and answer to a score in 0 … 1."""
 
     def examples(self, split: Split) -> tuple[Example, ...]:
@@ -64,7 +75,7 @@ class Task:
             "name": self.name,
             "pack": self.pack.model_dump(mode="json"),
             "examples": [
-                [split, example.id, example.question, example.answers]
+                [split, example.id, example.question, example.answers, example.secret]
                 for split in SPLITS
                 for example in self.examples(split)
             ],

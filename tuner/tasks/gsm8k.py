@@ -21,9 +21,8 @@ from tuner.tasks.reading import read_rows
 from tuner.tasks.scoring import best_of
 from tuner.tasks.scoring import last_number
 from tuner.tasks.scoring import same_number
+from tuner.tasks.worked import calculated
 from workflows.agent_pack import AgentPack
-from workflows.agent_pack import Demonstration
-from workflows.agent_pack import Step
 
 INSTRUCTION = "Solve the problem. The answer is one number, without its unit."
 _MARK = "####"
@@ -62,24 +61,8 @@ def _examples(path: Path) -> Iterator[Example]:
         yield Example(str(number), problem.question, (answer.strip(),))
 
 
-def _worked(
-    question: str, reasoning: str, answer: str, *sums: tuple[str, str, str], end: str
-) -> Demonstration:
-    """A demonstration whose steps are sums (thought, expression, value), then the answer after the thought `end`."""
-    steps = [
-        Step(thought=thought, tool="calculate", argument=expression, observation=value)
-        for thought, expression, value in sums
-    ]
-    return Demonstration(
-        question=question,
-        answer=answer,
-        reasoning=reasoning,
-        steps=(*steps, Step(thought=end, tool="finish", argument=answer)),
-    )
-
-
 DEMONSTRATIONS = (
-    _worked(
+    calculated(
         "A baker fills 6 trays with 12 rolls each and sells 50 of the rolls. How many rolls are left?",
         "6 trays of 12 rolls are 6*12 = 72 rolls. After selling 50 there are 72-50 = 22 left.",
         "22",
@@ -87,14 +70,14 @@ DEMONSTRATIONS = (
         ("Then take away the 50 that were sold.", "72-50", "22"),
         end="22 rolls are left.",
     ),
-    _worked(
+    calculated(
         "A museum charges $8 for an adult and $5 for a child. How many dollars do 2 adults and 3 children pay?",
         "The adults pay 2*8 = 16 dollars. The children pay 3*5 = 15 dollars. Together that is 16+15 = 31 dollars.",
         "31",
         ("Both groups can be added in one sum.", "2*8 + 3*5", "31"),
         end="They pay 31 dollars.",
     ),
-    _worked(
+    calculated(
         "A train covers 150 miles in 2.5 hours. At the same speed, how many miles does it cover in 4 hours?",
         "The speed is 150/2.5 = 60 miles an hour. In 4 hours the train covers 60*4 = 240 miles.",
         "240",
@@ -102,7 +85,7 @@ DEMONSTRATIONS = (
         ("Now the distance in 4 hours.", "60*4", "240"),
         end="It covers 240 miles.",
     ),
-    _worked(
+    calculated(
         "Ali has 40 stamps. Ben has 14 fewer than Ali, and Nora has 3 times as many as Ben. How many stamps do the three have together?",
         "Ben has 40-14 = 26 stamps. Nora has 3*26 = 78 stamps. Together they have 40+26+78 = 144 stamps.",
         "144",
@@ -111,7 +94,7 @@ DEMONSTRATIONS = (
         ("Add the stamps of all three.", "40+26+78", "144"),
         end="Together they have 144 stamps.",
     ),
-    _worked(
+    calculated(
         "A coat of $80 is reduced by 25%, and a voucher takes another $6 off. How many dollars does the coat cost then?",
         "After the reduction 75% of the price is left, which is 80*0.75 = 60 dollars. The voucher makes it 60-6 = 54 dollars.",
         "54",
@@ -119,7 +102,7 @@ DEMONSTRATIONS = (
         ("The voucher comes off that.", "60-6", "54"),
         end="The coat costs 54 dollars.",
     ),
-    _worked(
+    calculated(
         "A tank for 90 liters is one third full. A tap adds 4 liters a minute. After how many minutes is the tank full?",
         "The tank holds 90/3 = 30 liters already, so 90-30 = 60 liters are missing. At 4 liters a minute that takes 60/4 = 15 minutes.",
         "15",
@@ -127,7 +110,7 @@ DEMONSTRATIONS = (
         ("The rest, at 4 liters a minute.", "(90-30)/4", "15"),
         end="The tank is full after 15 minutes.",
     ),
-    _worked(
+    calculated(
         "A printer makes 18 pages a minute. How many minutes does it need for 5 copies of a report of 72 pages?",
         "5 copies of 72 pages are 5*72 = 360 pages. At 18 pages a minute that takes 360/18 = 20 minutes.",
         "20",
@@ -135,7 +118,7 @@ DEMONSTRATIONS = (
         ("Then the time for them.", "360/18", "20"),
         end="It needs 20 minutes.",
     ),
-    _worked(
+    calculated(
         "Every week Omar puts $15 into a jar and takes $4 out. After how many weeks are there $132 in the jar?",
         "Each week the jar gains 15-4 = 11 dollars. To reach 132 dollars takes 132/11 = 12 weeks.",
         "12",

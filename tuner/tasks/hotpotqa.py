@@ -25,10 +25,9 @@ from tuner.tasks.reading import read_rows
 from tuner.tasks.scoring import best_of
 from tuner.tasks.scoring import exact_match
 from tuner.tasks.scoring import f1
+from tuner.tasks.worked import worked
 from workflows.agent_pack import AgentPack
-from workflows.agent_pack import Demonstration
 from workflows.agent_pack import Document
-from workflows.agent_pack import Step
 
 INSTRUCTION = "Answer the question with a few words: a name, a number, a date, or yes or no."
 
@@ -39,7 +38,7 @@ class Options(TaskOptions):
     path: str = Field(
         description="a train or dev file from hotpotqa.github.io; test files tell no answers"
     )
-    score: Literal["em", "f1"] = Field(default="em", description="exact match, or F1 over words")
+    score: Literal["exact", "f1"] = Field(default="exact", description="exact match, or F1 over words")
 
 
 class _Question(Row):
@@ -86,26 +85,10 @@ def _examples(path: Path, library: dict[str, Document]) -> Iterator[Example]:
         yield Example(str(row.id), row.question, (row.answer,), row.type)
 
 
-def _worked(
-    question: str, reasoning: str, answer: str, *actions: tuple[str, str, str, str], end: str
-) -> Demonstration:
-    """A demonstration whose steps are (thought, tool, argument, observation), then the answer after the thought `end`."""
-    steps = [
-        Step(thought=thought, tool=tool, argument=argument, observation=observation)
-        for thought, tool, argument, observation in actions
-    ]
-    return Demonstration(
-        question=question,
-        answer=answer,
-        reasoning=reasoning,
-        steps=(*steps, Step(thought=end, tool="finish", argument=answer)),
-    )
-
-
 # People, places and works here are invented, but for mountains and countries that everybody knows: a model cannot have
 # the answers by heart, and sees that they come from the pages.
 DEMONSTRATIONS = (
-    _worked(
+    worked(
         "Which river flows through the town where the painter Ilse Varnholt grew up?",
         "Ilse Varnholt grew up in the town of Karst. The river that flows through Karst is the Lorn.",
         "Lorn",
@@ -123,7 +106,7 @@ DEMONSTRATIONS = (
         ),
         end="The river that flows through Karst is the Lorn.",
     ),
-    _worked(
+    worked(
         "Are Mount Kenya and Mount Etna both in Africa?",
         "Mount Kenya is in Kenya, which is in Africa. Mount Etna is in Sicily, which is in Europe. So they are not both in Africa.",
         "no",
@@ -141,7 +124,7 @@ DEMONSTRATIONS = (
         ),
         end="Mount Etna is in Italy, not in Africa, so the answer is no.",
     ),
-    _worked(
+    worked(
         "In what year did the composer of the opera The Salt Road die?",
         "The opera The Salt Road was composed by Anton Melzer. Anton Melzer died in 1921.",
         "1921",
@@ -165,7 +148,7 @@ DEMONSTRATIONS = (
         ),
         end="Anton Melzer died in 1921.",
     ),
-    _worked(
+    worked(
         "Who founded the club that plays at the football ground Old Quarry?",
         "The club that plays at Old Quarry is Tessel Rovers. Tessel Rovers was founded by Piet Adders.",
         "Piet Adders",
@@ -189,7 +172,7 @@ DEMONSTRATIONS = (
         ),
         end="Tessel Rovers was founded by Piet Adders.",
     ),
-    _worked(
+    worked(
         "Which novel was published first, The Glass Orchard or Nine Winters?",
         "The Glass Orchard was published in 1934. Nine Winters was published in 1951. 1934 is before 1951, so The Glass Orchard was first.",
         "The Glass Orchard",
@@ -207,7 +190,7 @@ DEMONSTRATIONS = (
         ),
         end="1934 is before 1951, so The Glass Orchard was published first.",
     ),
-    _worked(
+    worked(
         "What is the official language of the country where the inventor of the Tolland lamp was born?",
         "The Tolland lamp was invented by Rui Camilo. Rui Camilo was born in Portugal. The official language of Portugal is Portuguese.",
         "Portuguese",
@@ -231,7 +214,7 @@ DEMONSTRATIONS = (
         ),
         end="The official language of Portugal is Portuguese.",
     ),
-    _worked(
+    worked(
         "How many islands are there in the nature reserve in which Sandvik Lighthouse stands?",
         "Sandvik Lighthouse stands in Aldra Nature Reserve. Aldra Nature Reserve has 14 islands.",
         "14",
@@ -261,7 +244,7 @@ DEMONSTRATIONS = (
         ),
         end="Aldra Nature Reserve has 14 islands.",
     ),
-    _worked(
+    worked(
         "Which of the two actors has also directed films, Dora Lindqvist or Hugo Marsh?",
         "Dora Lindqvist has played in films but directed none. Hugo Marsh has directed two films.",
         "Hugo Marsh",

@@ -41,7 +41,7 @@ from tuner.tasks.scoring import last_number
 from workflows.agent_pack import AgentPack
 from workflows.agent_pack import Demonstration
 from workflows.agent_pack import Document
-from workflows.react import FINISH
+from workflows.tools import FINISH
 from workflows.tools import load_toolkits
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -123,7 +123,7 @@ def _documents(path: Path) -> tuple[Document, ...]:
 
 
 def _demonstrations(path: Path, pack: AgentPack) -> tuple[Demonstration, ...]:
-    known = [tool.name for toolkit in load_toolkits(pack) for tool in toolkit()]
+    known = [tool.name for toolkit in load_toolkits(pack) for tool in toolkit().tools()]
     demonstrations = []
     for place, demonstration in read_rows(path, Demonstration):
         tools = [step.tool for step in demonstration.steps]

@@ -7,6 +7,7 @@ both sides (the choice "A", or "The The"), the words themselves are compared, so
 
 import re
 from collections import Counter
+from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Mapping
 from decimal import Decimal
@@ -75,10 +76,12 @@ SCORES: Mapping[str, Callable[[str, str], float]] = {
 }
 
 
-def best_of(measure: Callable[[str, str], float]) -> Callable[[Example, str], float]:
+def best_of(
+    measure: Callable[[str, str], float],
+) -> Callable[[Example, str], Awaitable[float]]:
     """A task's scorer: the best that the measure gives over an example's right answers."""
 
-    def score(example: Example, answer: str) -> float:
+    async def score(example: Example, answer: str) -> float:
         return max(measure(answer, right) for right in example.answers)
 
     return score

@@ -27,13 +27,13 @@ def test_the_right_answer_stands_after_the_mark(tmp_path):
     assert task.pack.toolkits == ("calculator",)
 
 
-def test_an_answer_is_right_when_its_last_number_is(tmp_path):
+async def test_an_answer_is_right_when_its_last_number_is(tmp_path):
     task = load_answers(tmp_path, "#### 1,450")
     example = task.search[0]
     for right in ("1450", "$1,450.00.", "29*50 = 1450 dollars"):
-        assert task.score(example, right) == 1
+        assert await task.score(example, right) == 1
     for wrong in ("", "1451", "1450 of 2000", "many"):
-        assert task.score(example, wrong) == 0
+        assert await task.score(example, wrong) == 0
 
 
 @pytest.mark.parametrize("answer", ["8", "#### eight", "####"])
@@ -42,7 +42,7 @@ def test_a_row_without_a_number_after_the_mark_is_named(tmp_path, answer):
         load_answers(tmp_path, "#### 1", answer)
 
 
-def test_the_published_test_questions_load():
+async def test_the_published_test_questions_load():
     if not TEST.exists():
         pytest.skip(f"{TEST.name} is not on this machine")
     options = Options(path=str(TEST), examples=1000, holdout=319)
@@ -51,7 +51,7 @@ def test_the_published_test_questions_load():
     assert len(questions) == 1319
     assert not questions & {demo.question for demo in DEMONSTRATIONS}
     for example in task.search:
-        assert task.score(example, example.answers[0]) == 1
+        assert await task.score(example, example.answers[0]) == 1
 
 
 @pytest.mark.parametrize("demo", DEMONSTRATIONS, ids=lambda demo: demo.question)

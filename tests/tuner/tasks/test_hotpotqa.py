@@ -54,7 +54,7 @@ def test_the_paragraphs_of_all_rows_are_the_library(tmp_path):
 
 async def test_agents_can_search_and_look_up(tmp_path):
     pack = load_rows(tmp_path, [make_row(number) for number in range(3)]).pack
-    tools = {tool.name: tool for toolkit in load_toolkits(pack) for tool in toolkit()}
+    tools = {tool.name: tool for toolkit in load_toolkits(pack) for tool in toolkit().tools()}
     assert await tools["search"].call("karst") == "Karst is a town. The Lorn flows through it."
     assert await tools["lookup"].call("lorn") == "(Result 1 / 1) The Lorn flows through it."
 
@@ -83,13 +83,17 @@ def test_of_two_texts_under_one_title_the_first_stays(tmp_path):
     ]
 
 
-def test_scores_are_exact_match_by_default_and_f1_on_demand(tmp_path):
+async def test_scores_are_exact_match_by_default_and_f1_on_demand(tmp_path):
     rows = [make_row(number, answer="the river Lorn") for number in range(3)]
     by_match, by_f1 = load_rows(tmp_path, rows), load_rows(tmp_path, rows, score="f1")
     example = by_match.search[0]
-    assert by_match.score(example, "River Lorn.") == by_f1.score(example, "River Lorn.") == 1
-    assert by_match.score(example, "Lorn") == 0
-    assert by_f1.score(example, "Lorn") == pytest.approx(2 / 3)
+    assert (
+        await by_match.score(example, "River Lorn.")
+        == await by_f1.score(example, "River Lorn.")
+        == 1
+    )
+    assert await by_match.score(example, "Lorn") == 0
+    assert await by_f1.score(example, "Lorn") == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +111,7 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path, changes, message):
         load_rows(tmp_path, [make_row(0), make_row(1, **changes), make_row(2)])
 
 
-def test_the_published_dev_questions_load():
+async def test_the_published_dev_questions_load():
     if not DEV.exists():
         pytest.skip(f"{DEV.name} is not on this machine")
     options = Options(path=str(DEV), examples=300, holdout=90, seed=3)
@@ -118,7 +122,7 @@ def test_the_published_dev_questions_load():
     assert len(questions) == 390
     assert not questions & {demo.question for demo in DEMONSTRATIONS}
     for example in task.search:
-        assert task.score(example, example.answers[0]) == 1
+        assert await task.score(example, example.answers[0]) == 1
     too_many = Options(path=str(DEV), examples=300, holdout=96)
     with pytest.raises(DataError, match="has 395 different questions"):
         load(too_many, Path("/"))
@@ -143,7 +147,7 @@ async def test_demonstrations_are_what_an_agent_would_see(demo):
     documents = [Document(title=title, sentences=tuple(lines)) for title, lines in pages.items()]
     documents += [Document(title=name, sentences=()) for name in similar if name not in pages]
     pack = load_pack(documents)
-    tools = {tool.name: tool for toolkit in load_toolkits(pack) for tool in toolkit()}
+    tools = {tool.name: tool for toolkit in load_toolkits(pack) for tool in toolkit().tools()}
     for step in actions:
         observation = await tools[step.tool].call(step.argument)
         if step.observation.startswith("Could not find"):

@@ -70,14 +70,14 @@ def test_a_demonstrated_question_is_not_asked(load_files):
         ("contains", "It was M. Okoye", 1),
     ],
 )
-def test_answers_are_compared_as_asked(load_files, score, answer, value):
+async def test_answers_are_compared_as_asked(load_files, score, answer, value):
     task = load_files(QUESTIONS[:1], score=score, holdout=0)
-    assert task.score(task.search[0], answer) == pytest.approx(value)
+    assert await task.score(task.search[0], answer) == pytest.approx(value)
 
 
-def test_numbers_are_compared_by_value(load_files):
+async def test_numbers_are_compared_by_value(load_files):
     task = load_files(QUESTIONS[1:2], score="number", holdout=0)
-    assert task.score(task.search[0], "There are 14.0 sites.") == 1
+    assert await task.score(task.search[0], "There are 14.0 sites.") == 1
     with pytest.raises(DataError, match=r"path.jsonl: line 1: answer: expected a number"):
         load_files(score="number")
 

@@ -123,8 +123,8 @@ def test_numbers_are_compared_by_value():
     assert same_number("1450 and 1", "1450") == 0
 
 
-def test_the_best_of_several_right_answers_counts():
+async def test_the_best_of_several_right_answers_counts():
     score = best_of(f1)
     example = Example("1", "?", ("Mara Okoye", "M. Okoye"))
-    assert score(example, "m okoye") == 1
-    assert score(example, "Okoye") == pytest.approx(2 / 3)
+    assert await score(example, "m okoye") == 1
+    assert await score(example, "Okoye") == pytest.approx(2 / 3)

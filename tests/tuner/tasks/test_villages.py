@@ -113,7 +113,7 @@ async def test_the_browser_gives_the_observations_that_are_demonstrated():
     task = villages()
     (toolkit,) = load_toolkits(task.pack)
     for demonstration in task.pack.demonstrations:
-        tools = {tool.name: tool for tool in toolkit()}
+        tools = {tool.name: tool for tool in toolkit().tools()}
         *steps, last = demonstration.steps
         assert [await tools[step.tool].call(step.argument) for step in steps] == [
             step.observation for step in steps
@@ -163,13 +163,13 @@ def test_the_nearest_demonstrations_go_the_same_way(seed):
             assert demonstration.question.split()[0] == example.question.split()[0]
 
 
-def test_an_answer_is_right_whatever_its_case_and_punctuation():
+async def test_an_answer_is_right_whatever_its_case_and_punctuation():
     task = villages()
     example = next(one for one in task.search if one.kind == "general")
     (answer,) = example.answers
-    assert task.score(example, f" The {answer.upper()}.") == 1
+    assert await task.score(example, f" The {answer.upper()}.") == 1
     for wrong in ("", f"{answer} and more", answer[:-1]):
-        assert task.score(example, wrong) == 0
+        assert await task.score(example, wrong) == 0
 
 
 @pytest.mark.parametrize(
