@@ -38,6 +38,7 @@ from workflows.config import AgentConfig
 from workflows.config import ModelSettings
 from workflows.llm import LLM
 from workflows.llm import ChatClient
+from workflows.llm import OnText
 from workflows.llm import Request
 from workflows.llm import import_litellm
 from workflows.trace import Trace
@@ -60,10 +61,15 @@ class Recorder:
         self.requests: list[Request] = []
         self._llm = llm
 
-    async def complete(self, request: Request, trace: Trace) -> str:
+    async def complete(self, request: Request, trace: Trace, on_text: OnText | None = None) -> str:
         """The model's reply."""
         self.requests.append(request)
-        return await self._llm.complete(request, trace)
+        return await self._llm.complete(request, trace, on_text)
+
+
+async def unscored(example: Example, answer: str) -> float:
+    """No score: what an answer is worth is not measured here."""
+    return 0.0
 
 
 def main() -> None:
@@ -107,7 +113,7 @@ async def on_smollm2(
     client = ChatClient(endpoint.settings)
 
     async def ours(llm: LLM) -> None:
-        agent = build(config, llm=llm, pack=task.pack)
+        agent = build(config, llms={"m": llm}, pack=task.pack)
         await evaluate(
             agent,
             task.search,
@@ -200,9 +206,9 @@ async def rates(endpoint: Any, api_base: str, calls: int, repeats: int) -> dict[
     """Medians of calls per second and of the ratio."""
     settings = ModelSettings(model="openai/loopback", api_base=api_base, endpoint=endpoint)
     examples = tuple(Example(str(n), f"Question {n}?", ("42",)) for n in range(calls))
-    task = Task("loopback", AgentPack(instruction="Answer."), examples, (), lambda e, a: 0.0)
+    task = Task("loopback", AgentPack(instruction="Answer."), examples, (), unscored)
     agent = build(
-        AgentConfig(workflow="direct", model="m"), llm=ChatClient(settings), pack=task.pack
+        AgentConfig(workflow="direct", model="m"), llms={"m": ChatClient(settings)}, pack=task.pack
     )
     litellm = import_litellm()
 

@@ -74,11 +74,18 @@ async def _answer(
     agent: Agent, example: Example, *, task: Task, window: _Window, repeat: int
 ) -> ExampleRun:
     started_s = perf_counter() - window.opened_s
-    session = agent.open_session(seed=_seed(example, repeat))
+    told = False
+
+    async def oracle(answer: str) -> float:
+        nonlocal told
+        told = True
+        return await task.score(example, answer)
+
+    session = agent.open_session(seed=_seed(example, repeat), oracle=oracle)
     outcome, score, error = None, 0.0, None
     try:
         outcome = await agent.run_session(example.question, session)
-        score = task.score(example, outcome.answer)
+        score = await task.score(example, outcome.answer)
     except Exception as failure:  # an example may fail in any way; its cost still counts
         cause = _first(failure)
         error = f"{type(cause).__name__}: {cause}"
@@ -108,6 +115,7 @@ async def _answer(
         started_s=started_s,
         checkpoints=outcome.checkpoints,
         spans=outcome.spans,
+        oracle=told,
     )
 
 

@@ -18,6 +18,7 @@ from tuner.store import Store
 from workflows.agent_pack import AgentPack
 from workflows.config import AgentConfig
 from workflows.config import AgentFile
+from workflows.config import ExportedModel
 from workflows.config import ModelSettings
 from workflows.config import dump_agent_file
 
@@ -62,19 +63,27 @@ def recommend(front: Front, rule: str) -> Point:
 
 def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
     """Write the config that a rule recommends, with all that it needs to run; gives the point chosen."""
-    found = Front.read(study, store)
+    found = Front.read(study, store, deployable=True)
+    if not found.search and Front.read(study, store).search:
+        raise UserError(
+            "every trial within the constraints was told when its answer was right (feedback: oracle), "
+            "which nobody can do in deployment",
+            hint="give the workflow `feedback: [self]` in a study of another name",
+        )
     point = recommend(found, rule)
     config, row = point.trial.config, store.row()
     if config is None or row is None:
         raise UserError("the study has no complete trial yet")
     task = study.load_task()
     store.require(study.fingerprint(task))  # the pack that is written must be the one measured
-    model = row.provenance["models"][config.model]
+    models = {name: row.provenance["models"][name] for name in config.models()}
     agent = AgentFile(
         format_version=1,
         config=config,
-        model=_reachable(model),
-        serve=model["serve"],
+        models={
+            name: ExportedModel(settings=_reachable(model), serve=model["serve"])
+            for name, model in models.items()
+        },
         pack=_needed(task.pack, config),
         provenance={
             "study": study.spec.name,
@@ -83,9 +92,9 @@ def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
             "exported_on": date.today().isoformat(),
             "task": {**study.spec.task, "fingerprint": task.fingerprint()},
             "load": study.spec.load.model_dump(),
-            "cache": model["cache"],
+            "cache": {name: model["cache"] for name, model in models.items()},
             "measured": _measured(found, point),
-            "energy": model["energy"],
+            "energy": {name: model["energy"] for name, model in models.items()},
             "versions": row.provenance["versions"],
             "python": row.provenance["python"],
             "machine": row.provenance["machine"],
@@ -105,11 +114,18 @@ def _reachable(model: Mapping[str, Any]) -> ModelSettings:
 
 
 def _needed(pack: AgentPack, config: AgentConfig) -> AgentPack:
-    """The pack less the demonstrations that the config never shows."""
-    if config.params.get("demonstrations") == "nearest" and config.params.get("few_shot"):
+    """The pack less the demonstrations that the config never shows; a workflow of one's own may show any."""
+    if ":" in config.workflow:
         return pack
-    shown = pack.demonstrations[: int(config.params.get("few_shot", 0))]
-    return pack.model_copy(update={"demonstrations": shown})
+    most = 0
+    for name, knob in config.params.items():
+        within, _, own = name.rpartition("few_shot")
+        if own or not name.endswith("few_shot") or not knob:
+            continue
+        if config.params[f"{within}demonstrations"] == "nearest":
+            return pack
+        most = max(most, int(knob))
+    return pack.model_copy(update={"demonstrations": pack.demonstrations[:most]})
 
 
 def _measured(front: Front, point: Point) -> dict[str, Any]:
@@ -127,5 +143,6 @@ def describe(point: Point) -> dict[str, Any]:
         "intervals": {name: list(interval) for name, interval in point.intervals.items()},
         "membership": point.membership,
         "n": point.n,
+        "oracle": point.trial.config is not None and point.trial.config.oracle,
         "sources": dict(point.trial.sources),
     }

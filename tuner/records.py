@@ -54,6 +54,8 @@ class ExampleRun:
     """Seconds between the start of the pass and the start of this run."""
     checkpoints: tuple[Checkpoint, ...]
     spans: tuple[Span, ...]
+    oracle: bool = False
+    """Whether the agent was told how right its answers were (feedback: oracle), which nobody can do in deployment."""
 
     @property
     def energy_j(self) -> float | None:

@@ -69,24 +69,41 @@ class Front:
     """The trials measured again, on all holdout questions; some may be dominated there."""
 
     @classmethod
-    def read(cls, study: LoadedStudy, store: Store | None = None) -> "Front":
-        """The front as the study's storage has it now; `store` spares opening it once more. Raises StoreError."""
+    def read(
+        cls, study: LoadedStudy, store: Store | None = None, *, deployable: bool = False
+    ) -> "Front":
+        """The front as the study's storage has it now; `store` spares opening it once more. Raises StoreError.
+
+        With `deployable`, agents that were told when they were right do not count: nobody can tell
+        them in deployment, and no other agent need be better.
+        """
         if store is None:
             with closing(open_results(study)) as opened:
-                return cls.read(study, opened)
+                return cls.read(study, opened, deployable=deployable)
         names, sizes = study.spec.objectives, study.task_options
+        trials = [
+            trial
+            for trial in evaluated(store.trials())
+            if not deployable or (trial.config is not None and not trial.config.oracle)
+        ]
         return cls(
             names,
-            _points(store, names, "search", sizes.examples, front_only=True),
-            _points(store, names, "holdout", sizes.holdout, front_only=False),
+            _points(store, trials, names, "search", sizes.examples, front_only=True),
+            _points(store, trials, names, "holdout", sizes.holdout, front_only=False),
         )
 
 
 def _points(
-    store: Store, objectives: Sequence[str], split: Split, questions: int, *, front_only: bool
+    store: Store,
+    candidates: Sequence[TrialRecord],
+    objectives: Sequence[str],
+    split: Split,
+    questions: int,
+    *,
+    front_only: bool,
 ) -> tuple[Point, ...]:
     chosen = [OBJECTIVES[name] for name in objectives]
-    trials, amounts = _measured(store, chosen, split, questions)
+    trials, amounts = _measured(store, candidates, chosen, split, questions)
     if not trials:
         return ()
     values = np.stack([o.summary(amounts[:, k]) for k, o in enumerate(chosen)], axis=1)
@@ -115,13 +132,17 @@ def _points(
 
 
 def _measured(
-    store: Store, objectives: Sequence[Objective], split: Split, questions: int
+    store: Store,
+    candidates: Sequence[TrialRecord],
+    objectives: Sequence[Objective],
+    split: Split,
+    questions: int,
 ) -> tuple[list[TrialRecord], front.Floats]:
-    """Feasible trials with whole measurements on a split, and their (trials, objectives, questions) amounts."""
+    """Feasible candidates with whole measurements on a split, and their (trials, objectives, questions) amounts."""
     names = list(dict.fromkeys(field for objective in objectives for field in objective.fields))
     fields = store.fields(split, names)
     trials, amounts = [], []
-    for trial in evaluated(store.trials()):
+    for trial in candidates:
         rows = fields.get(trial.trial_id)
         if rows is None or len(rows) < questions or not trial.feasible:
             continue  # an interrupted pass cannot be paired with whole ones

@@ -5,6 +5,7 @@ the flat parameters of a known config cannot disagree.
 """
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -32,11 +33,14 @@ from pydantic import model_validator
 
 from tuner.condition import Condition
 from tuner.source import Source
-from workflows.agent import WORKFLOWS
-from workflows.agent import WorkflowKind
-from workflows.agent import workflow_kind
+from tuner.tasks import Task
+from workflows.base import Params
+from workflows.config import ACTOR
+from workflows.config import ROLE
 from workflows.config import AgentConfig
 from workflows.config import Knob
+from workflows.errors import ConfigError
+from workflows.table import workflow_kind
 
 if TYPE_CHECKING:
     import optuna
@@ -173,8 +177,8 @@ class SearchSpace(_Data):
     def walk(self, models: Sequence[str], choose: Choose) -> AgentConfig:
         """The config that the chooser's answers lead to, every param filled in.
 
-        Knobs whose condition does not hold keep the workflow's default, so that configs that behave
-        alike are equal.
+        Knobs whose condition does not hold keep the workflow's default, and a role that the config's
+        own model plays is the actor's, so that configs that behave alike are equal.
         """
         # Sorted: Optuna refuses choices that come in another order than before.
         workflow = str(choose("workflow", Choices(choices=tuple(sorted(self.workflows)))))
@@ -182,7 +186,8 @@ class SearchSpace(_Data):
         params: dict[str, Knob] = {}
         for knob, domain in self.workflows[workflow].items():
             if domain.applies(params):
-                params[knob] = choose(f"{workflow}.{knob}", domain)
+                chosen = choose(f"{workflow}.{knob}", domain)
+                params[knob] = ACTOR if _is_own_role(knob) and chosen == model else chosen
         full = workflow_kind(workflow).params.model_validate(params).model_dump()
         return AgentConfig(workflow=workflow, model=model, params=full)
 
@@ -217,7 +222,9 @@ class SearchSpace(_Data):
             if name in ("workflow", "model"):
                 chosen = getattr(config, name)
             else:
-                chosen = config.params[name.partition(".")[2]]
+                chosen = config.params[name.removeprefix(f"{config.workflow}.")]
+                if chosen == ACTOR and ACTOR not in (domain.values() or ()):
+                    chosen = config.model
             if len(domain.values() or (0, 0)) > 1:
                 flat[name] = chosen
             return chosen
@@ -230,7 +237,15 @@ class SearchSpace(_Data):
         domains = [domain for knobs in self.workflows.values() for domain in knobs.values()]
         if any(domain.values() is None for domain in domains):
             return None
-        return self._listed(models)
+        return self._distinct(models)
+
+    def _distinct(self, models: Sequence[str]) -> Iterator[AgentConfig]:
+        """Each config once: a role given to the actor, and to the model that is the actor, are the same."""
+        seen: set[str] = set()
+        for config in self._listed(models):
+            if config.hash() not in seen:
+                seen.add(config.hash())
+                yield config
 
     def _listed(self, models: Sequence[str]) -> Iterator[AgentConfig]:
         path: list[int] = []
@@ -254,9 +269,38 @@ class SearchSpace(_Data):
 
     def size(self, models: Sequence[str]) -> int | None:
         """How many configs there are; None where a knob has a continuum of values."""
-        sizes = [_size(knobs) for knobs in self.workflows.values()]
+        sizes = [
+            _size(_played(knobs, model)) for knobs in self.workflows.values() for model in models
+        ]
         known = [size for size in sizes if size is not None]
-        return sum(known) * len(models) if len(known) == len(sizes) else None
+        return sum(known) if len(known) == len(sizes) else None
+
+    def variants(self, workflow: str) -> Iterator[Params]:
+        """Params of a workflow for each choice of the workflows that it may hand questions on to."""
+        kind = workflow_kind(workflow)
+        knobs = self.workflows[workflow]
+        nested = [name for name in kind.params.nested if name in knobs]
+        for values in itertools.product(*(knobs[name].values() or () for name in nested)):
+            yield kind.params.model_validate(dict(zip(nested, values, strict=True)))
+
+
+def _is_role(knob: str) -> bool:
+    return knob.endswith(ROLE)
+
+
+def _is_own_role(knob: str) -> bool:
+    """Not one of a workflow within another, whose actor may be another model."""
+    return _is_role(knob) and "." not in knob
+
+
+def _played(knobs: Mapping[str, Domain], model: str) -> dict[str, Domain]:
+    """The knobs for configs on one model, whose roles it plays as the actor."""
+    played = dict(knobs)
+    for knob, domain in knobs.items():
+        if _is_own_role(knob) and isinstance(domain, Choices):
+            choices = [ACTOR if choice == model else choice for choice in domain.choices]
+            played[knob] = domain.model_copy(update={"choices": tuple(dict.fromkeys(choices))})
+    return played
 
 
 def _size(knobs: Mapping[str, Domain]) -> int | None:
@@ -287,30 +331,30 @@ def load_space(path: Path) -> SearchSpace:
     source = Source.read(path)
     space = source.validate(SearchSpace)
     for workflow, knobs in space.workflows.items():
-        if workflow not in WORKFLOWS:
-            known = ", ".join(WORKFLOWS)
-            raise source.error(
-                ("workflows", workflow), f"unknown workflow {workflow!r}; known: {known}"
-            )
-        kind = workflow_kind(workflow)
-        for knob in knobs:
-            _check_knob(source, kind, workflow, knob, knobs)
+        params = _params(source, ("workflows", workflow), workflow)
+        for name in params.nested:
+            for value in knobs[name].values() or () if name in knobs else ():
+                _params(source, ("workflows", workflow, name), str(value))
+        for knob, domain in knobs.items():
+            key = ("workflows", workflow, knob)
+            _check_conditions(source, key, knob, knobs)
+            for owner, name in _owners(source, key, workflow, params, knobs):
+                _check_values(source, key, owner, name, domain)
     return space
 
 
-def _check_knob(
-    source: Source,
-    kind: WorkflowKind,
-    workflow: str,
-    knob: str,
-    knobs: Mapping[str, Domain],
+def _params(source: Source, key: tuple[str, ...], workflow: str) -> type[Params]:
+    try:
+        return workflow_kind(workflow).params
+    except ConfigError as error:
+        raise source.error(key, str(error), error.hint) from None
+
+
+def _check_conditions(
+    source: Source, key: tuple[str, ...], knob: str, knobs: Mapping[str, Domain]
 ) -> None:
-    key, domain = ("workflows", workflow, knob), knobs[knob]
-    fields = kind.params.model_fields
-    if knob not in fields:
-        raise source.error(key, f"unknown knob {knob!r} of {workflow}; known: {', '.join(fields)}")
     before = list(knobs)[: list(knobs).index(knob)]
-    for on, text in domain.when.items():
+    for on, text in knobs[knob].when.items():
         if on not in before:
             known = ", ".join(before) or "none"
             raise source.error((*key, "when", on), f"is not a knob above {knob}; above it: {known}")
@@ -324,12 +368,77 @@ def _check_knob(
             raise source.error(
                 (*key, "when", on), f"no value of {on} is {condition}; its values: {listed}"
             )
+
+
+def _owners(
+    source: Source,
+    key: tuple[str, ...],
+    workflow: str,
+    params: type[Params],
+    knobs: Mapping[str, Domain],
+) -> list[tuple[type[Params], str]]:
+    """Whose knob it is, and its name there: `cheap.max_steps` is one of every workflow that `cheap` may be."""
+    knob = key[-1]
+    within, dot, name = knob.partition(".")
+    if not dot or within not in params.nested:
+        fields = params.model_fields
+        if knob not in fields:
+            known = ", ".join(fields)
+            raise source.error(key, f"unknown knob {knob!r} of {workflow}; known: {known}")
+        return [(params, knob)]
+    default = params.model_fields[within].default
+    values = knobs[within].values() if within in knobs else (default,)
+    owners = []
+    on = knobs[knob].when.get(within)
+    for value in values or ():
+        if on is not None and not Condition.parse(on).holds(value):
+            continue
+        owner = _params(source, ("workflows", workflow, within), str(value))
+        if name not in owner.model_fields:
+            known = ", ".join(owner.model_fields)
+            raise source.error(
+                key,
+                f"unknown knob {name!r} of {value}; known: {known}",
+                f"where {within} may be other workflows too: when: {{{within}: WORKFLOW}}",
+            )
+        owners.append((owner, name))
+    return owners
+
+
+def _check_values(
+    source: Source, key: tuple[str, ...], params: type[Params], knob: str, domain: Domain
+) -> None:
     for value in domain.ends():
         try:
-            kind.params.model_validate({knob: value})
+            params.model_validate({knob: value})
         except ValidationError as error:
             message = error.errors()[0]["msg"]
             message = message[0].lower() + message[1:]
             raise source.error(
                 key, f"{value!r} is outside the workflow's bounds: {message}"
             ) from None
+
+
+def check_roles(space: SearchSpace, path: Path, models: Sequence[str]) -> None:
+    """Raise SpecError for a role that the space gives to none of a study's models."""
+    for workflow, knobs in space.workflows.items():
+        for knob, domain in knobs.items():
+            for value in (domain.values() or ()) if _is_role(knob) else ():
+                if value not in (*models, ACTOR):
+                    raise Source.read(path).error(
+                        ("workflows", workflow, knob),
+                        f"{value!r} is no model of the study; known: {', '.join((ACTOR, *models))}",
+                    )
+
+
+def check_fit(space: SearchSpace, path: Path, task: Task) -> None:
+    """Raise SpecError for a workflow of the space that cannot answer this task's questions, with the reason."""
+    for workflow in space.workflows:
+        for params in space.variants(workflow):
+            reason = params.unfit(task.pack)
+            if reason is not None:
+                raise Source.read(path).error(
+                    ("workflows", workflow),
+                    f"does not suit the task {task.name}: {reason}",
+                    "leave the workflow out, or choose another task",
+                )

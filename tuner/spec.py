@@ -23,12 +23,15 @@ from tuner.samplers import SAMPLERS
 from tuner.serving import ModelSpec
 from tuner.source import Source
 from tuner.space import SearchSpace
+from tuner.space import check_fit
+from tuner.space import check_roles
 from tuner.space import load_space
 from tuner.tasks import TASKS
 from tuner.tasks import Task
 from tuner.tasks import TaskOptions
 from tuner.tasks import load_task
 from tuner.tasks import task_options
+from workflows.config import ACTOR
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -100,6 +103,13 @@ class StudySpec(_Data):
     )
     storage: str = "sqlite:///tuner.db"
 
+    @field_validator("models")
+    @classmethod
+    def _leave_the_actor(cls, models: dict[str, ModelSpec]) -> dict[str, ModelSpec]:
+        if ACTOR in models:
+            raise ValueError(f"{ACTOR!r} stands for the config's own model; choose another name")
+        return models
+
     @field_validator("objectives")
     @classmethod
     def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -142,6 +152,11 @@ class LoadedStudy(BaseModel):
     storage_url: str
 
     @property
+    def space_path(self) -> Path:
+        """Where the search space stands."""
+        return self.path.parent / self.spec.search_space
+
+    @property
     def models(self) -> tuple[str, ...]:
         """Names of the models, in the order of the file."""
         return tuple(self.spec.models)
@@ -152,8 +167,10 @@ class LoadedStudy(BaseModel):
         return (*self.spec.objectives, *extra)
 
     def load_task(self) -> Task:
-        """The task with its questions. Raises DataError."""
-        return load_task(self.spec.task["name"], self.task_options, base=self.path.parent)
+        """The task with its questions. Raises DataError, and SpecError where a workflow of the space does not suit it."""
+        task = load_task(self.spec.task["name"], self.task_options, base=self.path.parent)
+        check_fit(self.space, self.space_path, task)
+        return task
 
     def fingerprint(self, task: Task | None = None) -> dict[str, str]:
         """What must not change within one storage, part by part, so that a refusal can name the part.
@@ -184,10 +201,12 @@ def load_study(path: str | Path) -> LoadedStudy:
     space_path = path.parent / spec.search_space
     if not space_path.is_file():
         raise source.error(("search_space",), f"there is no file {space_path}")
+    space = load_space(space_path)
+    check_roles(space, space_path, tuple(spec.models))
     return LoadedStudy(
         path=path,
         spec=spec,
-        space=load_space(space_path),
+        space=space,
         task_options=options,
         storage_url=_storage_url(source, spec),
     )

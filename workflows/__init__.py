@@ -4,17 +4,18 @@ agent = workflows.load("best.yaml")
 outcome = await agent.run("Who lives next to the miller of Eastham?")
 """
 
-from workflows.agent import WORKFLOWS
 from workflows.agent import Agent
 from workflows.agent import build
 from workflows.agent import load
 from workflows.agent_pack import AgentPack
 from workflows.agent_pack import Demonstration
 from workflows.agent_pack import Document
+from workflows.agent_pack import Product
 from workflows.agent_pack import Step
 from workflows.base import Checkpoint
 from workflows.base import Outcome
 from workflows.base import Params
+from workflows.base import PromptParams
 from workflows.base import Workflow
 from workflows.config import AgentConfig
 from workflows.config import ModelSettings
@@ -28,6 +29,7 @@ from workflows.llm import ChatClient
 from workflows.llm import Request
 from workflows.llm import ScriptedLLM
 from workflows.session import Session
+from workflows.table import WORKFLOWS
 from workflows.trace import Span
 from workflows.trace import Trace
 
@@ -47,6 +49,8 @@ __all__ = [
     "ModelTimeout",
     "Outcome",
     "Params",
+    "Product",
+    "PromptParams",
     "Request",
     "ScriptedLLM",
     "Session",

@@ -13,6 +13,9 @@ from pydantic import Field
 
 from workflows.ranking import Ranking
 
+AnswerForm = Literal["line", "program", "text", "action"]
+"""One line; Python source; a reply of several lines; what a tool gives that ends the run (a purchase)."""
+
 
 class Document(BaseModel):
     """One page of the agent's library."""
@@ -23,8 +26,28 @@ class Document(BaseModel):
     sentences: tuple[str, ...]
 
 
+class Product(BaseModel):
+    """One article of the shop: what its pages show, and what a purchase is judged by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    asin: str
+    title: str
+    price: float = Field(description="dollars")
+    options: tuple[tuple[str, tuple[str, ...]], ...] = Field(
+        default=(), description="names of options, each with the values to choose from"
+    )
+    description: str = ""
+    features: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = Field(
+        default=(), description="what it is like, in a few words each; on no page"
+    )
+    query: str = Field(default="", description="what it was found by; on no page")
+    category: str = Field(default="", description="from the department down; on no page")
+
+
 class Step(BaseModel):
-    """One step of a demonstrated ReAct run; the last step's tool is `finish`."""
+    """One step of a demonstrated ReAct run; the last step's tool is `finish`, or one that ends the run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,8 +80,12 @@ class AgentPack(BaseModel):
     instruction: str
     demonstrations: tuple[Demonstration, ...] = ()
     toolkits: tuple[str, ...] = Field(default=(), description="names from workflows.tools.TOOLKITS")
+    answer: AnswerForm = Field(default="line", description="what an answer of this task looks like")
     documents: tuple[Document, ...] = Field(
         default=(), description="pages that the browser toolkit reads"
+    )
+    products: tuple[Product, ...] = Field(
+        default=(), description="articles that the shop toolkit sells"
     )
 
     @cached_property

@@ -10,21 +10,51 @@ from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
 
+from workflows.agent_pack import AgentPack
+from workflows.agent_pack import AnswerForm
 from workflows.trace import Span
 
 if TYPE_CHECKING:
     from workflows.session import Session
 
+_FORMS: dict[AnswerForm, str] = {
+    "line": "a line of text",
+    "program": "a program",
+    "text": "a text of several lines",
+    "action": "what a tool gives that ends the run",
+}
+
 
 class Params(BaseModel):
-    """Knobs that every workflow has; each workflow's own model extends it.
+    """Knobs of a workflow; each has a model of its own that extends this one.
 
-    `anytime` names the knob that is a budget in rounds, None where there is none: a run at budget B
-    leaves a Checkpoint after each round b < B, which stands for a run at budget b.
+    A knob whose name ends with `_model` is a role: it names another model of the study, or `actor`
+    for the config's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
     anytime: ClassVar[str | None] = None
+    """The knob that is a budget in rounds, None where there is none: a run at budget B leaves a
+    Checkpoint after each round b < B, which stands for a run at budget b."""
+    forms: ClassVar[tuple[AnswerForm, ...]] = ("line",)
+    """Which forms of answer the workflow can give."""
+    needs_tools: ClassVar[bool] = False
+    nested: ClassVar[tuple[str, ...]] = ()
+    """Knobs that name a workflow to hand the question to, whose own knobs are then called `NAME.knob`."""
+
+    def unfit(self, pack: AgentPack) -> str | None:
+        """Why a workflow with these params cannot answer from a pack, None where it can."""
+        if pack.answer not in self.forms:
+            given = ", ".join(_FORMS[form] for form in self.forms)
+            return f"the task's answer is {_FORMS[pack.answer]}, and it gives: {given}"
+        if self.needs_tools and not pack.toolkits:
+            return "the task has no tools, and it plans calls of them"
+        return None
+
+
+class PromptParams(Params):
+    """Knobs of the workflows that prompt with demonstrations."""
 
     few_shot: int = Field(default=0, ge=0, le=8, description="demonstrations in the prompt")
     demonstrations: Literal["fixed", "nearest"] = Field(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from typing import Literal
@@ -14,11 +15,22 @@ from pydantic import ValidationError
 
 from workflows.agent_pack import AgentPack
 from workflows.agent_pack import Document
+from workflows.agent_pack import Product
 from workflows.errors import ConfigError
 
 FORMAT_VERSION = 1
 
+ACTOR = "actor"
+"""What a role is set to when the config's own model plays it."""
+
+ROLE = "_model"
+"""How the names of the knobs end that give a role to a model."""
+
 Knob = bool | int | float | str
+
+
+_BESIDE: Mapping[str, type[BaseModel]] = {"documents": Document, "products": Product}
+"""The parts of a pack that may hold thousands of items: JSON lines beside the agent's file."""
 
 
 class AgentConfig(BaseModel):
@@ -38,6 +50,23 @@ class AgentConfig(BaseModel):
         params = {name: _by_value(knob) for name, knob in self.params.items()}
         text = json.dumps({**self.model_dump(), "params": params}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def models(self) -> tuple[str, ...]:
+        """Every model that the config uses, once: its own, then those that have a role."""
+        roles = [str(knob) for name, knob in self.params.items() if name.endswith(ROLE)]
+        return tuple(dict.fromkeys([self.model, *(role for role in roles if role != ACTOR)]))
+
+    @property
+    def oracle(self) -> bool:
+        """Whether the agent is told when its answer is right, which nobody can do in deployment."""
+        return any(
+            knob == "oracle" for name, knob in self.params.items() if _last(name) == "feedback"
+        )
+
+
+def _last(name: str) -> str:
+    """The knob's own name: a workflow within another has its knobs under a name of its own."""
+    return name.rpartition(".")[2]
 
 
 def _by_value(knob: Knob) -> Knob:
@@ -74,6 +103,26 @@ class ModelSettings(BaseModel):
     max_retries: int = Field(default=2, ge=0, le=10)
 
 
+class Sidecar(BaseModel):
+    """A file of JSON lines beside an agent's, by name and content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str = Field(pattern=r"^[^/\\]+$")
+    sha256: str
+
+
+class ExportedModel(BaseModel):
+    """A model of an exported agent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: ModelSettings
+    serve: dict[str, Any] | None = Field(
+        default=None, description="how the tuner started the model's server; None if it did not"
+    )
+
+
 class AgentFile(BaseModel):
     """An exported agent: everything that `workflows.load` needs, and where it came from."""
 
@@ -81,39 +130,32 @@ class AgentFile(BaseModel):
 
     format_version: Literal[1]
     config: AgentConfig
-    model: ModelSettings
-    serve: dict[str, Any] | None = Field(
-        default=None, description="how the tuner started the model's server; None if it did not"
-    )
+    models: dict[str, ExportedModel] = Field(description="those that the config names")
     pack: AgentPack
-    documents_file: str | None = Field(
-        default=None,
-        pattern=r"^[^/\\]+$",
-        description="JSON lines beside this file, one document each",
+    beside: dict[str, Sidecar] = Field(
+        default_factory=dict, description="parts of the pack that are kept in files of their own"
     )
-    documents_sha256: str | None = None
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
 def dump_agent_file(agent: AgentFile, path: Path) -> None:
-    """Write an agent as YAML, its documents as JSON lines beside it (`best.yaml`, `best.documents.jsonl`)."""
+    """Write an agent as YAML, and long parts of its pack as JSON lines beside it (`best.documents.jsonl`)."""
     pack = agent.pack
-    if pack.documents:
+    beside: dict[str, Sidecar] = {}
+    for part in _BESIDE:
+        items: tuple[BaseModel, ...] = getattr(pack, part)
+        if not items:
+            continue
         lines = "".join(
-            json.dumps(document.model_dump(), ensure_ascii=False) + "\n"
-            for document in pack.documents
+            json.dumps(item.model_dump(mode="json"), ensure_ascii=False) + "\n" for item in items
         ).encode()
-        beside = path.with_suffix(".documents.jsonl")
-        beside.write_bytes(lines)
-        agent = agent.model_copy(
-            update={
-                "pack": pack.model_copy(update={"documents": ()}),
-                "documents_file": beside.name,
-                "documents_sha256": hashlib.sha256(lines).hexdigest(),
-            }
-        )
+        file = path.with_suffix(f".{part}.jsonl")
+        file.write_bytes(lines)
+        beside[part] = Sidecar(file=file.name, sha256=hashlib.sha256(lines).hexdigest())
+    agent = agent.model_copy(update={"beside": beside})
     content = agent.model_dump(mode="json", exclude_none=True)
-    content["pack"].pop("documents")  # they stand beside, or there are none
+    for part in _BESIDE:
+        content["pack"].pop(part)  # they stand beside, or there are none
     content["provenance"] = agent.provenance  # None in it means missing, and stays
     # Not allow_unicode: PyYAML then writes some line separators raw and reads them back as spaces.
     text = yaml.safe_dump(content, sort_keys=False, width=100)
@@ -141,23 +183,28 @@ def load_agent_file(path: Path) -> AgentFile:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {where}: {first['msg']} (given: {first['input']!r})") from None
-    if agent.documents_file is None:
-        return agent
-    documents = _load_documents(path.parent / agent.documents_file, agent.documents_sha256)
-    return agent.model_copy(update={"pack": agent.pack.model_copy(update={"documents": documents})})
+    missing = [name for name in agent.config.models() if name not in agent.models]
+    if missing:
+        raise ConfigError(f"{path}: models: lacks {missing[0]!r}, which the config uses")
+    parts = {}
+    for part, sidecar in agent.beside.items():
+        if part not in _BESIDE:
+            raise ConfigError(f"{path}: beside.{part}: unknown part; known: {', '.join(_BESIDE)}")
+        parts[part] = _load_items(path.parent / sidecar.file, sidecar.sha256, _BESIDE[part])
+    return agent.model_copy(update={"pack": agent.pack.model_copy(update=parts)})
 
 
-def _load_documents(path: Path, sha256: str | None) -> tuple[Document, ...]:
+def _load_items(path: Path, sha256: str, kind: type[BaseModel]) -> tuple[BaseModel, ...]:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read: {error.strerror}",
-            hint="an exported agent needs its documents file beside it",
+            hint="an exported agent needs the files beside it that were written with it",
         ) from None
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ConfigError(f"{path}: is not the documents file that was exported (sha256 differs)")
+        raise ConfigError(f"{path}: is not the file that was exported (sha256 differs)")
     try:
-        return tuple(Document.model_validate_json(line) for line in content.splitlines())
+        return tuple(kind.model_validate_json(line) for line in content.splitlines())
     except ValidationError as error:
-        raise ConfigError(f"{path}: not documents: {error.errors()[0]['msg']}") from None
+        raise ConfigError(f"{path}: {error.errors()[0]['msg']}") from None

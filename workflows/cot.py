@@ -4,20 +4,28 @@ reply ← model(instruction, demonstrations with reasoning, question)
 answer ← what follows the reply's last "Answer:"; where there is none, a second call asks for it
 """
 
+from typing import ClassVar
+
 from pydantic import Field
 
+from workflows.agent_pack import AnswerForm
 from workflows.agent_pack import Demonstration
-from workflows.base import Params
-from workflows.prompt import first_line
+from workflows.base import PromptParams
+from workflows.prompt import ANSWER_STOP
 from workflows.prompt import last_answer
 from workflows.prompt import layout
+from workflows.prompt import open_answer
+from workflows.prompt import read_answer
+from workflows.prompt import show_answer
 from workflows.session import Session
 
-ANSWER_TOKENS = 48
+LINE_TOKENS = 48
 
 
-class CotParams(Params):
+class CotParams(PromptParams):
     """Knobs of chain of thought."""
+
+    forms: ClassVar[tuple[AnswerForm, ...]] = ("line", "program")
 
     max_tokens: int = Field(default=256, ge=1, le=8192, description="for reasoning and answer")
 
@@ -40,11 +48,16 @@ class Cot:
 
 
 async def reason(
-    question: str, session: Session, *, params: Params, max_tokens: int, seed: int
+    question: str, session: Session, *, params: PromptParams, max_tokens: int, seed: int
 ) -> str:
     """One chain of thought and its answer, drawn with this seed."""
+    form = session.pack.answer
     demonstrations = session.demonstrations(question, params)
-    prompt = layout(question, demonstrations, _work) + "Reasoning:"
+
+    def work(demo: Demonstration) -> str:
+        return f"Reasoning: {demo.reasoning}\n{show_answer(demo.answer, form)}"
+
+    prompt = layout(question, demonstrations, work) + "Reasoning:"
     system = (
         f"{session.pack.instruction} Reason step by step, then give the answer alone "
         'on a line that starts with "Answer:".'
@@ -57,19 +70,15 @@ async def reason(
         stop=("\nQuestion:",),
         seed=seed,
     )
-    answer = last_answer(reply)
+    answer = last_answer(reply, form)
     if answer is not None:
         return answer
     reply = await session.complete(
-        f"{prompt} {reply.strip().removesuffix('Answer:').rstrip()}\nAnswer:",
+        f"{prompt} {reply.strip().removesuffix('Answer:').rstrip()}\n{open_answer(form)}",
         system=system,
-        max_tokens=ANSWER_TOKENS,
+        max_tokens=LINE_TOKENS if form == "line" else max_tokens,
         temperature=params.temperature,
-        stop=("\n",),
+        stop=ANSWER_STOP[form],
         seed=seed,
     )
-    return first_line(reply.replace("Answer:", "", 1))
-
-
-def _work(demo: Demonstration) -> str:
-    return f"Reasoning: {demo.reasoning}\nAnswer: {demo.answer}"
+    return read_answer(reply, form)

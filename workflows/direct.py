@@ -3,18 +3,26 @@
 answer ← model(instruction, demonstrations, question)
 """
 
+from typing import ClassVar
+
 from pydantic import Field
 
-from workflows.base import Params
-from workflows.prompt import first_line
+from workflows.agent_pack import AnswerForm
+from workflows.base import PromptParams
+from workflows.prompt import ANSWER_STOP
 from workflows.prompt import layout
+from workflows.prompt import open_answer
+from workflows.prompt import read_answer
+from workflows.prompt import show_answer
 from workflows.session import Session
 
 
-class DirectParams(Params):
+class DirectParams(PromptParams):
     """Knobs of direct answering."""
 
-    max_tokens: int = Field(default=48, ge=1, le=4096)
+    forms: ClassVar[tuple[AnswerForm, ...]] = ("line", "program", "text")
+
+    max_tokens: int = Field(default=48, ge=1, le=8192)
 
 
 class Direct:
@@ -24,14 +32,16 @@ class Direct:
         self.params = params
 
     async def run(self, question: str, session: Session) -> str:
-        """The first line of the reply."""
+        """The reply, as the task's form of answer has it: its first line, its program, or all of it."""
+        form = session.pack.answer
         demonstrations = session.demonstrations(question, self.params)
-        prompt = layout(question, demonstrations, lambda demo: f"Answer: {demo.answer}")
+        prompt = layout(question, demonstrations, lambda demo: show_answer(demo.answer, form))
+        alone = "" if form == "text" else " Give the answer alone."
         reply = await session.complete(
-            prompt + "Answer:",
-            system=f"{session.pack.instruction} Give the answer alone.",
+            prompt + open_answer(form),
+            system=f"{session.pack.instruction}{alone}",
             max_tokens=self.params.max_tokens,
             temperature=self.params.temperature,
-            stop=("\n",),
+            stop=ANSWER_STOP[form],
         )
-        return first_line(reply.replace("Answer:", "", 1))
+        return read_answer(reply, form)

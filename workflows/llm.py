@@ -7,11 +7,13 @@ ships, so that workflows can be tested without a server. Both write one span per
 import asyncio
 import json
 import os
+import re
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -24,6 +26,12 @@ from workflows.errors import ModelError
 from workflows.errors import ModelTimeout
 from workflows.trace import Span
 from workflows.trace import Trace
+
+OnText = Callable[[str], None]
+"""Hears of each piece of a reply as it comes."""
+
+written_down: ContextVar[bool] = ContextVar("written_down", default=False)
+"""Whether litellm is being called by a `ChatClient`, which writes the span itself; `workflows.capture` writes the others."""
 
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 20.0
@@ -51,8 +59,11 @@ class Request:
 class LLM(Protocol):
     """A model. Conformance: tests/workflows/test_llm.py."""
 
-    async def complete(self, request: Request, trace: Trace) -> str:
-        """The model's reply; every try leaves a span on the trace. Raises ModelError."""
+    async def complete(self, request: Request, trace: Trace, on_text: OnText | None = None) -> str:
+        """The model's reply; every try leaves a span on the trace. Raises ModelError.
+
+        Once `on_text` has heard of a piece, the call is not tried again.
+        """
         ...
 
 
@@ -77,25 +88,34 @@ class ChatClient:
         self._prices = prices(settings)
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
 
-    async def complete(self, request: Request, trace: Trace) -> str:
+    async def complete(self, request: Request, trace: Trace, on_text: OnText | None = None) -> str:
         """The reply, after as many retries as the settings allow. Raises ModelError."""
         from tenacity import AsyncRetrying
         from tenacity import retry_if_exception
         from tenacity import stop_after_attempt
         from tenacity import wait_random_exponential
 
+        heard = False
+
+        def pass_on(text: str) -> None:
+            nonlocal heard
+            if on_text is not None:
+                heard = True
+                on_text(text)
+
         tries = AsyncRetrying(
             stop=stop_after_attempt(self._settings.max_retries + 1),
             wait=wait_random_exponential(multiplier=FIRST_RETRY_S, max=LONGEST_RETRY_S),
             retry=retry_if_exception(
-                lambda error: _status(error) in _PASSING or _status(error) >= 500
+                lambda error: not heard and (_status(error) in _PASSING or _status(error) >= 500)
             ),
             reraise=True,
         )
         try:
             async for attempt in tries:
                 with attempt:
-                    return await self._try(request, trace, attempt.retry_state.attempt_number)
+                    number = attempt.retry_state.attempt_number
+                    return await self._try(request, trace, number, pass_on)
         except _failures() as error:
             where = self._settings.api_base or "its provider's address"
             message = f"{self._settings.model} at {where}: {self._describe(error)}"
@@ -103,6 +123,17 @@ class ChatClient:
                 raise ModelTimeout(message, hint="raise the model's timeout_s") from None
             raise ModelError(message) from None
         raise AssertionError("tenacity returns or raises")
+
+    def litellm_arguments(self) -> dict[str, Any]:
+        """What litellm's chat functions must be given to reach this model, the key included."""
+        settings = self._settings
+        return {
+            "model": settings.model,
+            "api_base": settings.api_base,
+            "api_key": self._key,
+            "timeout": settings.timeout_s,
+            "max_retries": 0,  # by the provider's own client, which nobody could measure
+        }
 
     async def close(self) -> None:
         """Close what is open on this event loop; to be called on the loop that made the calls.
@@ -115,7 +146,7 @@ class ChatClient:
         await self._litellm.close_litellm_async_clients()
         self._litellm.in_memory_llm_clients_cache.flush_cache()
 
-    async def _try(self, request: Request, trace: Trace, attempt: int) -> str:
+    async def _try(self, request: Request, trace: Trace, attempt: int, pass_on: OnText) -> str:
         start_s = trace.now_s()
         ttft_s: float | None = None
         stream: Any = None
@@ -132,6 +163,7 @@ class ChatClient:
                         if ttft_s is None:
                             ttft_s = trace.now_s() - start_s
                         parts.append(text)
+                        pass_on(text)
         except BaseException as error:  # whatever ended the try is written down, and goes on
             failure = self._describe(error)
             raise
@@ -140,7 +172,7 @@ class ChatClient:
             if self._settings.endpoint == "chat":
                 # As the server sent them: where it reports no usage, litellm makes up a chunk of it.
                 chunks = getattr(stream, "chunks", [])
-            tokens_in, tokens_out, tokens_cached = _tokens(chunks)
+            tokens_in, tokens_out, tokens_cached = read_tokens(chunks)
             trace.add(
                 Span(
                     kind="llm",
@@ -180,17 +212,17 @@ class ChatClient:
             )
         messages = [{"role": "system", "content": request.system}] if request.system else []
         messages.append({"role": "user", "content": request.prompt})
-        return await self._litellm.acompletion(
-            model=settings.model,
-            messages=messages,
-            api_base=settings.api_base,
-            api_key=self._key,
-            timeout=settings.timeout_s,
-            max_retries=0,
-            num_retries=0,
-            drop_params=True,  # seeds and the like, where a provider has none
-            **arguments,
-        )
+        token = written_down.set(True)
+        try:
+            return await self._litellm.acompletion(
+                messages=messages,
+                num_retries=0,
+                drop_params=True,  # seeds and the like, where a provider has none
+                **self.litellm_arguments(),
+                **arguments,
+            )
+        finally:
+            written_down.reset(token)
 
     def _openai(self) -> Any:
         # Not by litellm: it opens a connection for each completion, at 20 ms a call, and sends some
@@ -246,7 +278,8 @@ class ScriptedLLM:
 
     `replies` is a list, given one after the other, or a function from the request to the reply. A
     reply that is an exception is raised. Tokens are counted as words. Reads `stop` and `max_tokens`
-    as a server would: the reply ends before the first stop text.
+    as a server would: the reply ends before the first stop text. `delay_s` is what a reply takes; one
+    that is listened to comes word by word in that time.
     """
 
     def __init__(
@@ -260,7 +293,7 @@ class ScriptedLLM:
         self._replies = replies if callable(replies) else deque(replies)
         self._delay_s = delay_s
 
-    async def complete(self, request: Request, trace: Trace) -> str:
+    async def complete(self, request: Request, trace: Trace, on_text: OnText | None = None) -> str:
         """The next reply. Raises it when it is an exception, ModelError when none is left."""
         self.requests.append(request)
         start_s = trace.now_s()
@@ -268,11 +301,17 @@ class ScriptedLLM:
         text = ""
         failure: str | None = "cancelled"
         try:
-            await asyncio.sleep(self._delay_s)
             if isinstance(reply, Exception):
+                await asyncio.sleep(self._delay_s)
                 failure = str(reply)
                 raise reply
-            text = _cut(reply, request)
+            whole = _cut(reply, request)
+            pieces = [whole] if on_text is None else re.split(r"(?<=\s)", whole)
+            for piece in pieces:
+                await asyncio.sleep(self._delay_s / len(pieces))
+                text += piece
+                if on_text is not None and piece:
+                    on_text(piece)
             failure = None
         finally:
             end_s = trace.now_s()
@@ -329,6 +368,8 @@ def prices(settings: ModelSettings) -> Prices | None:
     tokens_out = info.get("output_cost_per_token")
     if tokens_in is None or tokens_out is None:
         return None
+    if tokens_in == tokens_out == 0:
+        return None  # at which litellm's router lists what it is given without a price
     cached = info.get("cache_read_input_token_cost")
     return Prices(tokens_in, tokens_in if cached is None else cached, tokens_out)
 
@@ -391,7 +432,8 @@ def _content(chunk: Any) -> str:
     return (delta.content if delta is not None else choice.text) or ""
 
 
-def _tokens(chunks: Sequence[Any]) -> tuple[int | None, int | None, int | None]:
+def read_tokens(chunks: Sequence[Any]) -> tuple[int | None, int | None, int | None]:
+    """Tokens in, out and cached as the server reported them with one of the chunks, None where it did not."""
     reported = [usage for chunk in chunks if (usage := getattr(chunk, "usage", None)) is not None]
     if not reported:
         return None, None, None

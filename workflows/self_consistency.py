@@ -4,19 +4,20 @@ answers ← n chains of thought at temperature > 0, drawn concurrently, each wit
 answer  ← the most frequent after normalisation; among equals, the one that was drawn first
 """
 
-import asyncio
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Sequence
 
 from pydantic import Field
 
-from workflows.answer import normalise
-from workflows.base import Params
+from workflows.answer import vote
+from workflows.base import PromptParams
 from workflows.cot import reason
 from workflows.session import Session
+from workflows.together import together
 
 
-class SelfConsistencyParams(Params):
+class SelfConsistencyParams(PromptParams):
     """Knobs of self-consistency; the paper samples at temperature 0.7."""
 
     temperature: float = Field(default=0.7, gt=0.0, le=2.0)
@@ -32,27 +33,25 @@ class SelfConsistency:
 
     async def run(self, question: str, session: Session) -> str:
         """The winner of the vote. Raises what the first chain to fail raised, the others being cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(
-                        reason(
-                            question,
-                            session,
-                            params=self.params,
-                            max_tokens=self.params.max_tokens,
-                            seed=session.seed + index,
-                        )
-                    )
-                    for index in range(self.params.samples)
-                ]
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return majority([task.result() for task in tasks])
+        return majority(
+            await together(
+                reason(
+                    question,
+                    session,
+                    params=self.params,
+                    max_tokens=self.params.max_tokens,
+                    seed=session.seed + index,
+                )
+                for index in range(self.params.samples)
+            )
+        )
 
 
-def majority(answers: Sequence[str]) -> str:
-    """The most frequent answer after normalisation, in the form in which it was given first; ties go to the earliest."""
-    votes = Counter(normalise(answer) for answer in answers)
+def majority(answers: Sequence[str], same: Callable[[str], str] = vote) -> str:
+    """The most frequent answer, in the form in which it was given first; ties go to the earliest.
+
+    Answers are the same when `same` makes the same of them.
+    """
+    votes = Counter(same(answer) for answer in answers)
     most = max(votes.values())
-    return next(answer for answer in answers if votes[normalise(answer)] == most)
+    return next(answer for answer in answers if votes[same(answer)] == most)

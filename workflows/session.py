@@ -1,5 +1,7 @@
-"""What one question may use: the model, the tools, the demonstrations. Dies with the question, so no state leaks into the next."""
+"""What one question may use: the models, the tools, the demonstrations. Dies with the question, so no state leaks into the next."""
 
+from collections.abc import Awaitable
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -8,25 +10,43 @@ from workflows.agent_pack import AgentPack
 from workflows.agent_pack import Demonstration
 from workflows.base import Checkpoint
 from workflows.base import Outcome
-from workflows.base import Params
+from workflows.base import PromptParams
+from workflows.config import ACTOR
+from workflows.errors import ConfigError
 from workflows.llm import LLM
+from workflows.llm import ChatClient
+from workflows.llm import OnText
 from workflows.llm import Request
-from workflows.tools import Tool
+from workflows.tools import Observation
+from workflows.tools import Toolbox
 from workflows.tools import call_tool
 from workflows.trace import Trace
+
+Oracle = Callable[[str], Awaitable[float]]
+"""An answer to its score, by the right answer; only whoever has the right answer can give one."""
 
 
 class Session:
     """One question's access to the world. Every call goes through it and is timed on its trace."""
 
     def __init__(
-        self, *, llm: LLM, pack: AgentPack, tools: Mapping[str, Tool], seed: int = 0
+        self,
+        *,
+        llms: Mapping[str, LLM],
+        actor: str,
+        pack: AgentPack,
+        tools: Toolbox,
+        seed: int = 0,
+        oracle: Oracle | None = None,
+        trace: Trace | None = None,
     ) -> None:
-        self.trace = Trace()
+        self.trace = Trace() if trace is None else trace
         self.seed = seed
         self.pack = pack
         self.tools = tools
-        self._llm = llm
+        self._llms = llms
+        self._actor = actor
+        self._oracle = oracle
         self._checkpoints: list[Checkpoint] = []
 
     async def complete(
@@ -40,8 +60,10 @@ class Session:
         grammar: str | None = None,
         json_schema: Mapping[str, Any] | None = None,
         seed: int | None = None,
+        model: str = ACTOR,
+        on_text: OnText | None = None,
     ) -> str:
-        """The model's continuation of the prompt. Raises ModelError.
+        """A model's continuation of the prompt; `on_text` hears of its pieces as they come. Raises ModelError.
 
         `grammar` (GBNF) and `json_schema` hold where the model's server offers them, and are left
         out elsewhere: a workflow parses replies as if they did not exist.
@@ -56,15 +78,62 @@ class Session:
             json_schema=json_schema,
             seed=self.seed if seed is None else seed,
         )
-        return await self._llm.complete(request, self.trace)
+        return await self.llm(model).complete(request, self.trace, on_text)
 
-    async def act(self, tool: str, argument: str) -> str:
-        """The observation that a tool gives; an unknown tool's is a message that lists the known ones."""
-        return await call_tool(self.tools, tool, argument, self.trace)
+    def llm(self, model: str = ACTOR) -> LLM:
+        """The model of that name, or the config's own."""
+        return self._llms[self._actor if model == ACTOR else model]
 
-    def demonstrations(self, question: str, params: Params) -> Sequence[Demonstration]:
+    def litellm(self, model: str = ACTOR) -> dict[str, Any]:
+        """The arguments with which litellm, and what is built on it, reaches a model of the study.
+
+        Raises ConfigError where the model is not on a server, as in a test.
+        """
+        llm = self.llm(model)
+        if not isinstance(llm, ChatClient):
+            raise ConfigError(
+                f"model {model!r} is a {type(llm).__name__}, which litellm cannot reach",
+                hint="ask it by: await session.complete(…)",
+            )
+        return llm.litellm_arguments()
+
+    async def act(
+        self, tool: str, argument: str, *, tools: Toolbox | None = None, speculative: bool = False
+    ) -> Observation:
+        """The observation that a tool gives; an unknown tool's is a message that lists the known ones.
+
+        `tools` is a fork of the session's, for a workflow that tries several ways.
+        """
+        box = self.tools if tools is None else tools
+        return await call_tool(box, tool, argument, self.trace, speculative=speculative)
+
+    async def oracle(self, answer: str) -> float:
+        """The answer's score. Raises ConfigError where no right answer is known, as outside a study."""
+        if self._oracle is None:
+            raise ConfigError(
+                "feedback: oracle asks whether an answer is right, and nobody knows that here",
+                hint="use feedback: self",
+            )
+        return await self._oracle(answer)
+
+    def demonstrations(self, question: str, params: PromptParams) -> Sequence[Demonstration]:
         """The demonstrations that the params ask for, in prompt order."""
         return self.pack.choose(question, params.few_shot, params.demonstrations)
+
+    def branch(self, *, actor: str = ACTOR, seed: int | None = None) -> "Session":
+        """A session for an attempt at the same question: its own tools and checkpoints, the same trace.
+
+        The tools are forks of this session's as they are now.
+        """
+        return Session(
+            llms=self._llms,
+            actor=self._actor if actor == ACTOR else actor,
+            pack=self.pack,
+            tools=self.tools.fork(),
+            seed=self.seed if seed is None else seed,
+            oracle=self._oracle,
+            trace=self.trace,
+        )
 
     def checkpoint(self, budget: int, answer: str | None) -> None:
         """Record what the run would return if its budget ended now."""

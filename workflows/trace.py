@@ -29,6 +29,8 @@ class Span:
     cost_usd: float | None = None
     attempt: int = 1
     error: str | None = None
+    speculative: bool = False
+    """A tool call that was started before the model asked for it."""
 
 
 @dataclass(slots=True)

@@ -25,10 +25,10 @@ from tuner.spec import load_study
 from tuner.store import Store
 from tuner.store.schema import open_optuna_storage
 from tuner.tasks import Task
-from workflows.agent import workflow_kind
 from workflows.base import Checkpoint
 from workflows.config import AgentConfig
 from workflows.config import ModelSettings
+from workflows.table import workflow_kind
 from workflows.trace import Span
 
 LOOPBACK = Path(__file__).resolve().parents[2] / "benchmarks" / "loopback.py"
@@ -129,7 +129,12 @@ name: kept
 task:
   {name: jsonl, path: q.jsonl, documents: pages.jsonl, demonstrations: shown.jsonl, examples: 4, holdout: 4, seed: 1}
 search_space: space.yaml
-models: {m: {model: hosted_vllm/m, api_base: "http://127.0.0.1:9/v1", api_key_env: SECRET_KEY}}
+models:
+"""
+KEPT_MODEL = """\
+  NAME: {model: hosted_vllm/NAME, api_base: "http://127.0.0.1:9/v1", api_key_env: SECRET_KEY}
+"""
+KEPT_AIMS = """\
 objectives: [accuracy, latency_p50_s, energy_wh]
 budget: {trials: 9}
 """
@@ -141,6 +146,8 @@ workflows:
     few_shot: [0, 2]
     demonstrations: {choices: [fixed, nearest], when: {few_shot: ">= 1"}}
   react: {max_steps: [1, 2, 3, 4, 5, 6]}
+  reflexion:
+    feedback: [self, oracle]
 """
 KEPT_ROWS = {
     "q.jsonl": [
@@ -240,8 +247,13 @@ def keep(tmp_path: Path, kept: Callable[..., Path]) -> Keep:
 
 
 def _keep_study(folder: Path, found: Sequence[Found], provenance: Mapping[str, Any]) -> None:
-    (folder / "space.yaml").write_text(KEPT_SPACE)
-    (folder / "study.yaml").write_text(KEPT)
+    models = list(provenance["models"])
+    space = (
+        KEPT_SPACE if len(models) == 1 else f"{KEPT_SPACE}    judge_model: [{', '.join(models)}]\n"
+    )
+    (folder / "space.yaml").write_text(space)
+    named = "".join(KEPT_MODEL.replace("NAME", name) for name in models)
+    (folder / "study.yaml").write_text(KEPT + named + KEPT_AIMS)
     for name, rows in KEPT_ROWS.items():
         (folder / name).write_text("\n".join(map(json.dumps, rows)))
     study = load_study(folder / "study.yaml")

@@ -22,6 +22,7 @@ from workflows import ScriptedLLM
 from workflows import Span
 from workflows import Trace
 from workflows import build
+from workflows.llm import OnText
 
 PACK = AgentPack(
     instruction="Answer.",
@@ -46,14 +47,20 @@ class TickingMeter:
 
 def make_task(count: int) -> Task:
     examples = tuple(Example(f"e{n}", f"Question {n}?", ("yes",)) for n in range(count))
-    return Task("test", PACK, examples, (), lambda example, answer: float(answer == "yes"))
+
+    async def score(example: Example, answer: str) -> float:
+        return float(answer == "yes")
+
+    return Task("test", PACK, examples, (), score)
 
 
 async def run(
     llm: LLM, *, count: int = 4, concurrency: int = 1, workflow: str = "direct", **params: object
 ) -> list[ExampleRun]:
     task = make_task(count)
-    agent = build(AgentConfig(workflow=workflow, model="m", params=params), llm=llm, pack=PACK)
+    agent = build(
+        AgentConfig(workflow=workflow, model="m", params=params), llms={"m": llm}, pack=PACK
+    )
     runs: list[ExampleRun] = []
     await evaluate(
         agent,
@@ -98,11 +105,13 @@ async def test_a_run_that_fails_late_keeps_its_checkpoints_and_spans() -> None:
 
 
 async def test_a_scorer_that_fails_keeps_the_answer() -> None:
-    def score(example: Example, answer: str) -> float:
+    async def score(example: Example, answer: str) -> float:
         raise ValueError("cannot compare")
 
     task = Task("test", PACK, make_task(1).search, (), score)
-    agent = build(AgentConfig(workflow="direct", model="m"), llm=ScriptedLLM(["yes"]), pack=PACK)
+    agent = build(
+        AgentConfig(workflow="direct", model="m"), llms={"m": ScriptedLLM(["yes"])}, pack=PACK
+    )
     runs: list[ExampleRun] = []
     await evaluate(
         agent, task.search, task=task, meter=NoMeter(), concurrency=1, record=runs.append
@@ -126,7 +135,9 @@ async def test_no_more_examples_are_under_way_than_the_load_allows() -> None:
     under_way, most = 0, 0
 
     class Counting:
-        async def complete(self, request: Request, trace: Trace) -> str:
+        async def complete(
+            self, request: Request, trace: Trace, on_text: OnText | None = None
+        ) -> str:
             nonlocal under_way, most
             under_way += 1
             most = max(most, under_way)
@@ -149,7 +160,9 @@ async def test_the_seed_is_the_examples_own_and_the_same_for_every_config() -> N
 async def test_what_record_raises_ends_the_pass_as_it_is() -> None:
     task = make_task(3)
     agent = build(
-        AgentConfig(workflow="direct", model="m"), llm=ScriptedLLM(lambda r: "yes"), pack=PACK
+        AgentConfig(workflow="direct", model="m"),
+        llms={"m": ScriptedLLM(lambda r: "yes")},
+        pack=PACK,
     )
 
     def refuse(run: ExampleRun) -> None:
@@ -166,7 +179,9 @@ async def test_a_try_that_sent_nothing_leaves_the_token_counts_known() -> None:
         def __init__(self, output: str) -> None:
             self._output = output
 
-        async def complete(self, request: Request, trace: Trace) -> str:
+        async def complete(
+            self, request: Request, trace: Trace, on_text: OnText | None = None
+        ) -> str:
             trace.add(Span("llm", "m", 0, 0, "", self._output, error="refused", attempt=1))
             trace.add(Span("llm", "m", 0, 0, "", "yes", tokens_in=5, tokens_out=1, attempt=2))
             return "yes"
@@ -175,3 +190,17 @@ async def test_a_try_that_sent_nothing_leaves_the_token_counts_known() -> None:
     (partly,) = await run(Flaky("ye"), count=1)
     assert (nothing.tokens_in, nothing.tokens_out, nothing.llm_calls) == (5, 1, 2)
     assert (partly.tokens_in, partly.tokens_out) == (None, None)
+
+
+async def oracle_asked(workflow: str, **params: object) -> ExampleRun:
+    llm = ScriptedLLM(lambda request: " t\nAction 1: finish[no]\nAnswer: yes")
+    (record,) = await run(llm, count=1, workflow=workflow, **params)
+    return record
+
+
+async def test_an_agent_that_was_told_when_it_was_right_is_marked() -> None:
+    told = await oracle_asked("reflexion", feedback="oracle", max_trials=2)
+    assert told.oracle
+    assert told.error is None
+    assert not (await oracle_asked("reflexion", feedback="self", max_trials=2)).oracle
+    assert not (await oracle_asked("direct")).oracle

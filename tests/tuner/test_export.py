@@ -90,8 +90,8 @@ def test_an_export_runs_by_workflows_alone(keep, trials, tmp_path):
     assert file.config == point.trial.config
     assert file.pack.documents == task.pack.documents
     assert file.pack.instruction == task.pack.instruction
-    assert file.model.api_base == "http://127.0.0.1:9/v1"
-    assert file.serve is None
+    assert file.models["m"].settings.api_base == "http://127.0.0.1:9/v1"
+    assert file.models["m"].serve is None
 
 
 async def test_an_exported_agent_answers_with_its_tools(keep, found, tmp_path):
@@ -102,7 +102,7 @@ async def test_an_exported_agent_answers_with_its_tools(keep, found, tmp_path):
     llm = workflows.ScriptedLLM(
         [f"I look.\nAction 1: search[{page.title}]", "I know.\nAction 2: finish[Elm]"]
     )
-    agent = workflows.build(file.config, llm=llm, pack=file.pack)
+    agent = workflows.build(file.config, llms={"m": llm}, pack=file.pack)
     outcome = await agent.run("Where?")
     assert outcome.answer == "Elm"
     assert [span.name for span in outcome.spans if span.kind == "tool"] == ["search"]
@@ -116,7 +116,7 @@ def test_an_export_says_where_it_comes_from(keep, found, tmp_path):
     assert (told["study"], told["trial"], told["rule"]) == ("kept", 0, "min-latency")
     assert told["task"]["name"] == "jsonl"
     assert told["task"]["fingerprint"] == study.load_task().fingerprint()
-    assert told["energy"] == {"source": "cpu-estimate", "scope": "server process 1"}
+    assert told["energy"]["m"] == {"source": "cpu-estimate", "scope": "server process 1"}
     assert told["measured"]["search"]["values"] == pytest.approx(
         {"accuracy": 0.75, "latency_p50_s": 1.0, "energy_wh": 0.001}
     )
@@ -153,8 +153,8 @@ def test_the_address_of_a_server_that_the_study_started_is_left_out(keep, found,
     export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
     assert "40123" not in (tmp_path / "best.yaml").read_text()
     file = load_agent_file(tmp_path / "best.yaml")
-    assert file.serve == started
-    assert file.model.api_base is None
+    assert file.models["m"].serve == started
+    assert file.models["m"].settings.api_base is None
     with pytest.raises(workflows.ConfigError, match="a server that the tuner started"):
         workflows.load(tmp_path / "best.yaml")
 
@@ -164,7 +164,7 @@ def test_no_secret_gets_into_the_file(keep, trials, tmp_path, monkeypatch):
     study = keep(*trials)
     export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
     written = (tmp_path / "best.yaml").read_text()
-    assert yaml.safe_load(written)["model"]["api_key_env"] == "SECRET_KEY"
+    assert yaml.safe_load(written)["models"]["m"]["settings"]["api_key_env"] == "SECRET_KEY"
     assert "sk-do-not-tell" not in written
     assert "sqlite:" not in written
     assert str(tmp_path) not in written
@@ -186,3 +186,51 @@ def test_a_place_that_cannot_be_written_is_refused(keep, trials, tmp_path, out):
     study = keep(*trials)
     with pytest.raises(UserError, match=r"--out: .* cannot be written"):
         export(study, open_results(study), rule="knee", out=tmp_path / out)
+
+
+@pytest.fixture
+def told(found):
+    """The same workflow, told when it is right: it looks best in everything."""
+    return found("reflexion", {"feedback": "oracle"}, search=rows(4, 0.1, 0.1))
+
+
+def test_what_was_told_when_it_was_right_is_shown_and_never_exported(keep, trials, told, tmp_path):
+    study = keep(*trials, told)
+    assert [point.trial.number for point in read(study).search] == [4]
+    for rule in RULES:
+        point = export(study, open_results(study), rule=rule, out=tmp_path / "best.yaml")
+        assert point.trial.number != 4
+        assert not load_agent_file(tmp_path / "best.yaml").config.oracle
+
+
+def test_a_study_of_nothing_else_cannot_be_exported(keep, told, tmp_path):
+    study = keep(told)
+    with pytest.raises(UserError, match=r"told when its answer was right \(feedback: oracle\)"):
+        export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    assert not (tmp_path / "best.yaml").exists()
+
+
+def test_a_config_with_roles_is_exported_with_all_its_models(keep, found, tmp_path):
+    provenance = {
+        "versions": {},
+        "python": "3",
+        "machine": "m",
+        "models": {
+            name: {
+                "settings": {"model": f"hosted_vllm/{name}", "api_base": "http://127.0.0.1:9/v1"},
+                "serve": None,
+                "cache": "shared",
+                "energy": {"source": "nvml-counter", "scope": f"GPU-{name}"},
+            }
+            for name in ("m", "n")
+        },
+    }
+    study = keep(
+        found("reflexion", {"judge_model": "n"}, search=rows(4, 1, 1)), provenance=provenance
+    )
+    export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    file = load_agent_file(tmp_path / "best.yaml")
+    assert sorted(file.models) == ["m", "n"]
+    assert file.models["n"].settings.model == "hosted_vllm/n"
+    assert file.provenance["energy"]["n"]["scope"] == "GPU-n"
+    workflows.load(tmp_path / "best.yaml")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tuner.errors import SpecError
 from tuner.space import SearchSpace
 from tuner.space import load_space
-from workflows.agent import workflow_kind
+from workflows.table import workflow_kind
 
 MODELS = ("small", "large")
 
@@ -56,7 +56,11 @@ KNOBS = {
 }
 MORE = {
     "direct": {},
-    "react": {"thoughts": some_of([True, False]) | st.booleans(), "max_steps": whole(1, 4)},
+    "react": {
+        "thoughts": some_of([True, False]) | st.booleans(),
+        "max_steps": whole(1, 4),
+        "draft_model": some_of(["actor", *MODELS]),
+    },
 }
 
 
@@ -72,7 +76,11 @@ def knobs(draw, workflow):
                 domain if isinstance(domain, dict) else {"choices": np.atleast_1d(domain).tolist()}
             )
             on = draw(st.sampled_from(sorted(drawn)))
-            wanted = {"demonstrations": ["nearest", "!= nearest"], "thoughts": [True, "!= true"]}
+            wanted = {
+                "demonstrations": ["nearest", "!= nearest"],
+                "thoughts": [True, "!= true"],
+                "draft_model": ["actor", "!= small"],
+            }
             domain = domain | {
                 "when": {on: draw(st.sampled_from(wanted.get(on, [">= 1", "< 2", 0])))}
             }
@@ -277,3 +285,61 @@ def test_another_format_version_is_refused(tmp_path):
     path.write_text("format_version: 2\nname: s\nworkflows: {direct: {}}\n")
     with pytest.raises(SpecError, match=r":1: format_version: input should be 1, not 2"):
         load_space(path)
+
+
+@pytest.mark.parametrize(
+    ("workflow", "message"),
+    [
+        ("cascade: {cheap: magic}", "workflows.cascade.cheap: unknown workflow 'magic'; known: direct"),
+        ("cascade: {cheap.max_steps: 3}", "workflows.cascade.cheap.max_steps: unknown knob 'max_steps' of direct; known: few_shot"),
+        ("cascade: {cheap: [direct, react], cheap.max_steps: 3}", "workflows.cascade.cheap.max_steps: unknown knob 'max_steps' of direct"),
+        ("cascade: {cheap: react, cheap.max_steps: [3, 99]}", "workflows.cascade.cheap.max_steps: 99 is outside the workflow's bounds"),
+        ("cascade: {dear.max_steps: 3}", "workflows.cascade.dear.max_steps: unknown knob 'dear.max_steps' of cascade; known: cheap, costly"),
+        ("nowhere_to_be_found:answer: {}", "workflows.nowhere_to_be_found:answer: "),
+    ],
+)  # fmt: skip
+def test_a_knob_within_is_checked_against_the_workflow_within(tmp_path, workflow, message):
+    path = tmp_path / "space.yaml"
+    path.write_text(f"format_version: 1\nname: s\nworkflows:\n  {workflow}\n")
+    with pytest.raises(SpecError) as caught:
+        load_space(path)
+    assert str(caught.value).startswith(f"{path}:4: {message}")
+
+
+def test_a_workflow_within_a_workflow_has_its_knobs_and_conditions():
+    space = space_of(
+        {
+            "cascade": {
+                "cheap": ["direct", "cot"],
+                "costly": "react",
+                "cheap.max_tokens": {"choices": [20, 40], "when": {"cheap": "direct"}},
+                "costly.max_steps": [2, 4],
+                "threshold": [0.5, 1.0],
+            }
+        }
+    )
+    listed = list(space.configs(["m"]))
+    assert len(listed) == space.size(["m"]) == (2 + 1) * 2 * 2
+    assert {c.params["cheap.max_tokens"] for c in listed} == {20, 40, 256}
+    for config in listed:
+        flat = space.flat(config, ["m"])
+        study = optuna.create_study()
+        study.enqueue_trial(flat)
+        assert space.sample(study.ask(), ["m"]) == config
+
+
+def test_a_role_that_the_configs_own_model_plays_is_the_actors():
+    space = space_of({"react": {"draft_model": ["small", "large"]}})
+    found = {(c.model, c.params["draft_model"]) for c in space.configs(MODELS)}
+    assert found == {
+        ("small", "actor"),
+        ("small", "large"),
+        ("large", "small"),
+        ("large", "actor"),
+    }
+    assert {c.models() for c in space.configs(MODELS)} == {
+        ("small",),
+        ("small", "large"),
+        ("large", "small"),
+        ("large",),
+    }

@@ -84,7 +84,7 @@ M, S = '{model: hosted_vllm/m, api_base: "http://127.0.0.1:9/v1"}', "{serve: lla
         ("name: small", "nam: small", "2: nam: unknown key; known: format_version, name, task, search_space, models,"),
         ("{name: jsonl, path: q.jsonl, examples: 4, holdout: 4, seed: 1}", "villages", "3: task: input should be an object, not 'villages'"),
         ("name: jsonl", "nome: villages", "3: task: has no name"),
-        ("name: jsonl", "name: vilages", "3: task.name: unknown task 'vilages'; known: villages, hotpotqa, gsm8k, jsonl"),
+        ("name: jsonl", "name: vilages", "3: task.name: unknown task 'vilages'; known: villages, hotpotqa, musique,"),
         ("name: jsonl", "name: 3", "3: task.name: unknown task '3'"),
         ("examples: 4", "examples: 0", "3: task.examples: input should be greater than or equal to 1, not 0"),
         ("holdout: 4", "hold_out: 4", "3: task.hold_out: unknown key; known: examples, holdout, seed"),
@@ -96,7 +96,7 @@ M, S = '{model: hosted_vllm/m, api_base: "http://127.0.0.1:9/v1"}', "{serve: lla
         ("m: {model: hosted_vllm/m, ", "m: {", "6: models.m.model: is missing"),
         (S, "{serve: llama.cpp}", "7: models.s.weights: is missing"),
         (S, "{serve: vllm, weights: x}", "7: models.s.serve: input should be 'llama.cpp', not 'vllm'"),
-        (S, "{serve: llama.cpp, weights: x, api_base: y}", "7: models.s.api_base: unknown key; known: serve, weights, threads, slots, context, port, timeout_s, max_retries, meter"),
+        (S, "{serve: llama.cpp, weights: x, api_base: y}", "7: models.s.api_base: unknown key; known: serve, weights, threads, slots, context, prefix_cache, port, timeout_s, max_retries, meter"),
         (S, "{serve: llama.cpp, weights: x, meter: nvml}", "7: models.s.meter: input should be none, {nvml: …} or {cpu_estimate: …}, not 'nvml'"),
         (S, "{serve: llama.cpp, weights: x, meter: {nvml: [a, a]}}", "7: models.s.meter.nvml: names a GPU twice"),
         (S, "{serve: llama.cpp, weights: x, meter: {cpu_estimate: {watts: 3}}}", "7: models.s.meter.cpu_estimate.watts: unknown key; known: watts_per_core"),
@@ -220,3 +220,48 @@ def test_without_the_questions_the_fingerprint_has_all_other_parts(load):
     study = load()
     whole = study.fingerprint(study.load_task())
     assert study.fingerprint() == {part: whole[part] for part in whole if part != "task"}
+
+
+def space_with(workflow):
+    return f"format_version: 1\nname: s\nworkflows:\n  {workflow}\n"
+
+
+@pytest.mark.parametrize(
+    ("workflow", "message"),
+    [
+        ("reflexion: {judge_model: [m, x]}", "workflows.reflexion.judge_model: 'x' is no model of the study; known: actor, m, s"),
+        ("react: {draft_model: big}", "workflows.react.draft_model: 'big' is no model of the study"),
+        ("cascade: {costly: reflexion, costly.judge_model: big}", "workflows.cascade.costly.judge_model: 'big' is no model"),
+    ],
+)  # fmt: skip
+def test_a_role_goes_to_a_model_of_the_study(load, tmp_path, workflow, message):
+    with pytest.raises(SpecError) as caught:
+        load(space=space_with(workflow))
+    assert str(caught.value).startswith(f"{tmp_path}/space.yaml:4: {message}")
+    load(space=space_with("reflexion: {judge_model: [m, actor, s]}"))
+
+
+def test_no_model_is_called_actor(load):
+    with pytest.raises(SpecError, match="models: 'actor' stands for the config's own model"):
+        load(("  s: {", "  actor: {"))
+
+
+@pytest.mark.parametrize(
+    ("workflow", "reason"),
+    [
+        ("cot: {}", "does not suit the task shop: the task's answer is what a tool gives that ends the run, and it gives: a line of text, a program"),
+        ("self_consistency: {}", "does not suit the task shop: "),
+        ("cascade: {cheap: [react, direct], costly: react}", "does not suit the task shop: cheap: direct: the task's answer is"),
+    ],
+)  # fmt: skip
+def test_a_workflow_that_does_not_suit_the_task_is_refused_with_the_reason(
+    load, tmp_path, workflow, reason
+):
+    shop = ("{name: jsonl, path: q.jsonl,", "{name: shop,")
+    study = load(shop, space=space_with(workflow))
+    with pytest.raises(SpecError) as caught:
+        study.load_task()
+    name = workflow.partition(":")[0]
+    assert str(caught.value).startswith(f"{tmp_path}/space.yaml:4: workflows.{name}: {reason}")
+    assert caught.value.hint == "leave the workflow out, or choose another task"
+    load(shop, space=space_with("react: {}")).load_task()

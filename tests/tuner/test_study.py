@@ -310,3 +310,34 @@ def count_runs(database: Path) -> int:
         return 0
     finally:
         connection.close()
+
+
+ROLES = """\
+format_version: 1
+name: roles
+workflows:
+  reflexion: {max_trials: 2, max_steps: 1, judge_model: [actor, other], reflection_model: other}
+"""
+
+
+def test_every_model_that_has_a_role_is_called_and_recorded(
+    make_study: MakeStudy, serve: Callable[..., Any]
+) -> None:
+    with serve("--text", " nothing") as other:
+        added = f'models: {{other: {{model: hosted_vllm/loopback, api_base: "{other}", max_retries: 0}}, '
+        study = make_study(trials=4, space=ROLES, replace=("models: {", added))
+        run_study(study)
+    store = Store.open(study.storage_url, study.spec.name)
+    own = [trial for trial in store.trials() if trial.replay_of is None]
+    assert len(own) == 3
+    for trial in own:
+        assert trial.config is not None
+        called = {
+            span.name
+            for run in store.runs(trial.trial_id, "search")
+            for span in run.spans
+            if span.kind == "llm"
+        }
+        named = {"loopback": "openai/loopback", "other": "hosted_vllm/loopback"}
+        assert called == {named[name] for name in trial.config.models()}
+    store.close()

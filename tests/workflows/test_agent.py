@@ -11,12 +11,13 @@ from workflows import ModelSettings
 from workflows import ScriptedLLM
 from workflows import build
 from workflows.config import AgentFile
+from workflows.config import ExportedModel
 from workflows.config import dump_agent_file
 
 
 def make(pack: AgentPack, workflow: str = "react", **params: Any) -> workflows.Agent:
     config = AgentConfig(workflow=workflow, model="m", params=params)
-    return build(config, llm=ScriptedLLM([]), pack=pack)
+    return build(config, llms={"m": ScriptedLLM([])}, pack=pack)
 
 
 def test_an_unknown_workflow_is_refused_with_the_known(pack: AgentPack) -> None:
@@ -52,11 +53,16 @@ def test_an_unknown_toolkit_is_refused(pack: AgentPack) -> None:
         make(pack.model_copy(update={"toolkits": ("oracle",)}))
 
 
+def model(serve: dict[str, Any] | None = None) -> ExportedModel:
+    settings = ModelSettings(model="hosted_vllm/x", api_base="http://127.0.0.1:9/v1")
+    return ExportedModel(settings=settings, serve=serve)
+
+
 def exported(tmp_path: Path, pack: AgentPack, **changes: Any) -> Path:
     content: dict[str, Any] = {
         "format_version": 1,
         "config": AgentConfig(workflow="react", model="m", params={"max_steps": 2}),
-        "model": ModelSettings(model="hosted_vllm/x", api_base="http://127.0.0.1:9/v1"),
+        "models": {"m": model()},
         "pack": pack,
     }
     path = tmp_path / "best.yaml"
@@ -72,11 +78,13 @@ def test_load_builds_the_exported_agent(tmp_path: Path, pack: AgentPack) -> None
 
 
 def test_a_server_that_the_tuner_started_needs_an_address(tmp_path: Path, pack: AgentPack) -> None:
-    path = exported(tmp_path, pack, serve={"serve": "llama.cpp", "weights": "smol"})
-    with pytest.raises(ConfigError, match=r"best\.yaml: model: ") as caught:
+    served = model(serve={"serve": "llama.cpp", "weights": "smol"})
+    path = exported(tmp_path, pack, models={"m": served})
+    with pytest.raises(ConfigError, match=r"best\.yaml: models\.m: ") as caught:
         workflows.load(path)
     assert "api_base=" in str(caught.value.hint)
     workflows.load(path, api_base="http://127.0.0.1:9/v1")
+    workflows.load(path, api_base={"m": "http://127.0.0.1:9/v1"})
 
 
 def test_a_config_that_cannot_be_built_is_refused_by_file(tmp_path: Path, pack: AgentPack) -> None:

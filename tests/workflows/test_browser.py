@@ -5,7 +5,7 @@ from workflows.tools.browser import load
 
 
 def opened(pack: AgentPack) -> dict[str, Tool]:
-    return {tool.name: tool for tool in load(pack)()}
+    return {tool.name: tool for tool in load(pack)().tools()}
 
 
 async def test_search_gives_the_first_five_sentences(pack: AgentPack) -> None:
@@ -62,7 +62,7 @@ async def test_lookup_needs_a_page(pack: AgentPack) -> None:
 
 async def test_each_opening_has_its_own_cursor(pack: AgentPack) -> None:
     toolkit = load(pack)
-    one, other = ({tool.name: tool for tool in toolkit()} for _ in range(2))
+    one, other = ({tool.name: tool for tool in toolkit().tools()} for _ in range(2))
     for tools in (one, other):
         await tools["search"].call("Anna")
         assert await tools["lookup"].call("dog") == "(Result 1 / 3) She has a dog."

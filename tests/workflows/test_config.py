@@ -17,6 +17,7 @@ from workflows import ConfigError
 from workflows import Document
 from workflows import ModelSettings
 from workflows.config import AgentFile
+from workflows.config import ExportedModel
 from workflows.config import dump_agent_file
 from workflows.config import load_agent_file
 
@@ -66,11 +67,16 @@ def test_other_knobs_are_refused(knob: object) -> None:
         config(x=knob)
 
 
+MODEL = ExportedModel(
+    settings=ModelSettings(model="hosted_vllm/x", api_base="http://127.0.0.1:1/v1")
+)
+
+
 def agent_file(**changes: Any) -> AgentFile:
     content: dict[str, Any] = {
         "format_version": 1,
         "config": config(max_steps=7, temperature=0.0, thoughts=True),
-        "model": ModelSettings(model="hosted_vllm/x", api_base="http://127.0.0.1:1/v1"),
+        "models": {"m": MODEL},
         "pack": AgentPack(instruction="Answer."),
         "provenance": {"study": "villages", "energy_wh": None, "values": {"accuracy": 0.5}},
     }
@@ -97,8 +103,8 @@ def test_documents_stand_beside_the_file(tmp_path: Path) -> None:
     beside = tmp_path / "best.documents.jsonl"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert "documents" not in content["pack"]
-    assert content["documents_file"] == beside.name
-    assert content["documents_sha256"] == hashlib.sha256(beside.read_bytes()).hexdigest()
+    digest = hashlib.sha256(beside.read_bytes()).hexdigest()
+    assert content["beside"] == {"documents": {"file": beside.name, "sha256": digest}}
     assert len(beside.read_bytes().splitlines()) == 2
     loaded = load_agent_file(path)
     assert loaded.pack == agent.pack
@@ -112,6 +118,7 @@ def test_any_text_survives_the_file(text: str, params: dict[str, Any]) -> None:
     agent = agent_file(
         pack=AgentPack(instruction=text),
         config=AgentConfig(workflow=text, model=text, params=params),
+        models={text: MODEL},
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "best.yaml"
@@ -140,8 +147,8 @@ def test_documents_that_are_none_are_refused(tmp_path: Path) -> None:
     lines = json.dumps({"title": "x"}).encode()
     (tmp_path / "d.jsonl").write_bytes(lines)
     digest = hashlib.sha256(lines).hexdigest()
-    dump_agent_file(agent_file(documents_file="d.jsonl", documents_sha256=digest), path)
-    with pytest.raises(ConfigError, match=r"d\.jsonl: not documents"):
+    path.write_text(with_change(beside={"documents": {"file": "d.jsonl", "sha256": digest}}))
+    with pytest.raises(ConfigError, match=r"d\.jsonl: Field required"):
         load_agent_file(path)
 
 
@@ -157,10 +164,21 @@ def with_change(**changes: Any) -> str:
         ("", "format_version"),
         (with_change(format_version=2), r"format_version: .*\(given: 2\)"),
         (with_change(colour="red"), r"colour: .*\(given: 'red'\)"),
-        (with_change(model={"model": "x", "key": "y"}), r"model\.key: "),
-        (with_change(model={"model": "x", "timeout_s": "9"}), r"model\.timeout_s: .*'9'"),
+        (with_change(models={"m": {"key": "y"}}), r"models\.m\.settings: "),
+        (
+            with_change(models={"m": {"settings": {"model": "x", "timeout_s": "9"}}}),
+            r"models\.m\.settings\.timeout_s: .*'9'",
+        ),
+        (with_change(models={}), "models: lacks 'm', which the config uses"),
         (with_change(config={"workflow": "cot"}), r"config\.model: "),
-        (with_change(documents_file="../other.jsonl"), r"documents_file: "),
+        (
+            with_change(beside={"documents": {"file": "../other.jsonl", "sha256": ""}}),
+            r"beside\.documents\.file: ",
+        ),
+        (
+            with_change(beside={"pictures": {"file": "p.jsonl", "sha256": ""}}),
+            r"beside\.pictures: unknown part; known: documents, products",
+        ),
         ("a: [", "not YAML"),
         ("\t", "not YAML"),
         ("x: !!python/object/apply:os.system ['true']", "not YAML"),

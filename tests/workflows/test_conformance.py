@@ -1,24 +1,35 @@
 """What every workflow must do, whatever its method; a new one proves itself by its entry in WORKFLOWS."""
 
 import asyncio
+import zlib
+from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
 
 import pytest
 
+from workflows import LLM
 from workflows import WORKFLOWS
 from workflows import AgentConfig
 from workflows import AgentPack
 from workflows import Document
 from workflows import ModelError
 from workflows import ModelTimeout
+from workflows import Outcome
 from workflows import Params
 from workflows import Request
 from workflows import ScriptedLLM
+from workflows import Session
+from workflows import Span
 from workflows import ToolError
+from workflows import Trace
 from workflows import build
 from workflows.agent import Agent
-from workflows.agent import workflow_kind
+from workflows.llm import OnText
+from workflows.table import workflow_kind
 from workflows.tools import Tool
+from workflows.tools import Toolbox
 
 GARBAGE = [
     "",
@@ -35,8 +46,19 @@ GARBAGE = [
 ]
 
 
-def agent(name: str, llm: object, pack: AgentPack) -> Agent:
-    return build(AgentConfig(workflow=name, model="m"), llm=llm, pack=pack)  # type: ignore[arg-type]
+SMALL: Mapping[str, Mapping[str, int]] = {"lats": {"iterations": 3, "children": 3}}
+"""Budgets that are enough to show what a workflow does."""
+
+ACTING = ("cascade", "lats", "llmcompiler", "react", "reflexion")
+"""Those that call tools; of a cascade, the costly way."""
+
+
+def agent(name: str, llm: LLM, pack: AgentPack) -> Agent:
+    config = AgentConfig(workflow=name, model="m", params=dict(SMALL.get(name, {})))
+    return build(config, llms={"m": llm}, pack=pack)
+
+
+Started = tuple[Agent, Session]
 
 
 @pytest.fixture(params=sorted(WORKFLOWS))
@@ -99,6 +121,31 @@ async def test_cancelled_in_its_second_call_it_keeps_the_first(pack: AgentPack) 
     assert [span.error for span in session.trace.spans] == [None, "cancelled"]
 
 
+class OneTool:
+    """A kit of `search` alone, which does what it is told to."""
+
+    def __init__(self, call: Callable[[str], Awaitable[str]]) -> None:
+        self._call = call
+
+    def tools(self) -> Iterable[Tool]:
+        return (Tool("search", "search[title] opens the page of that title", self._call),)
+
+
+def acting(request: Request) -> str:
+    """A reply that asks for a search, in the form that the request wants."""
+    plan = "1. search[Anna]\njoin[]\n"
+    asked = f" {request.seed}\nAction 1: search[Anna]\nAnswer: Oak"
+    return plan if "join" in request.system else asked
+
+
+def with_tool(name: str, pack: AgentPack, call: Callable[[str], Awaitable[str]]) -> Started:
+    """An agent whose model asks for a search, and a session in which that does what `call` does."""
+    one = agent(name, ScriptedLLM(acting), pack)
+    session = one.open_session()
+    session.tools = Toolbox([OneTool(call)])
+    return one, session
+
+
 async def test_a_tool_that_fails_does_not_end_the_run(name: str, pack: AgentPack) -> None:
     calls: list[str] = []
 
@@ -106,16 +153,92 @@ async def test_a_tool_that_fails_does_not_end_the_run(name: str, pack: AgentPack
         calls.append(argument)
         raise ToolError("the shop is closed")
 
-    llm = ScriptedLLM(lambda _: " t\nAction 1: search[Anna]\nAnswer: Oak")
-    one = agent(name, llm, pack)
-    session = one.open_session()
-    session.tools = {"search": Tool("search", "search[title]", fail)}
+    one, session = with_tool(name, pack, fail)
     outcome = await one.run_session("Where?", session)
     assert isinstance(outcome.answer, str)
     observed = [span for span in outcome.spans if span.kind == "tool" and span.name == "search"]
     assert len(observed) == len(calls)
-    assert bool(calls) == (name == "react")
+    assert bool(calls) == (name in ACTING)
     assert all(span.error == span.output == "the shop is closed" for span in observed)
+
+
+@pytest.mark.parametrize("name", ACTING)
+async def test_what_a_tool_raises_by_mistake_goes_to_the_caller(name: str, pack: AgentPack) -> None:
+    async def fail(argument: str) -> str:
+        raise LookupError("a defect")
+
+    one, session = with_tool(name, pack, fail)
+    with pytest.raises(LookupError, match="a defect"):
+        await one.run_session("Where?", session)
+    assert "LookupError: a defect" in {span.error for span in session.trace.spans}
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("name", ACTING)
+async def test_a_tool_that_hangs_can_be_cancelled(name: str, pack: AgentPack) -> None:
+    called = asyncio.Event()
+
+    async def hang(argument: str) -> str:
+        called.set()
+        await asyncio.sleep(60)
+        return ""
+
+    one, session = with_tool(name, pack, hang)
+    task = asyncio.create_task(one.run_session("Where?", session))
+    async with asyncio.timeout(5):
+        await called.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert {span.error for span in session.trace.spans if span.kind == "tool"} == {"cancelled"}
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+class Uneven:
+    """A model that answers requests in another order than that in which they came, so many at a time."""
+
+    def __init__(self, slots: int, salt: int) -> None:
+        self.most = 0
+        self._in_flight = 0
+        self._slots = asyncio.Semaphore(slots)
+        self._salt = salt
+        self._llm = ScriptedLLM(self._reply)
+
+    @property
+    def requests(self) -> list[Request]:
+        return sorted(self._llm.requests, key=repr)
+
+    async def complete(self, request: Request, trace: Trace, on_text: OnText | None = None) -> str:
+        async with self._slots:
+            self._in_flight += 1
+            self.most = max(self.most, self._in_flight)
+            await asyncio.sleep(zlib.crc32(f"{request}{self._salt}".encode()) % 4 / 1000)
+            try:
+                return await self._llm.complete(request, trace, on_text)
+            finally:
+                self._in_flight -= 1
+
+    def _reply(self, request: Request) -> str:
+        number = zlib.crc32(f"{request.text()}{request.seed}".encode()) % 7
+        title = ("Anna", "Bert", "Old Bert")[number % 3]
+        if "join" in request.system:
+            return f"1. search[{title}]\n2. search[Bert]\njoin[]\n"
+        action = f"search[{title}]" if number else f"finish[{title}]"
+        return f" {number}\nAction 1: {action}\nAnswer: {title}"
+
+
+async def test_neither_timing_nor_a_limit_on_calls_changes_what_is_done(
+    name: str, pack: AgentPack
+) -> None:
+    runs = []
+    for slots, salt in ((64, 1), (64, 2), (2, 3), (1, 4)):
+        llm = Uneven(slots, salt)
+        async with asyncio.timeout(20):
+            outcome = await agent(name, llm, pack).run("Where?", seed=4)
+        assert llm.most <= slots
+        checkpoints = [(c.budget, c.answer, c.span_count) for c in outcome.checkpoints]
+        runs.append((outcome.answer, checkpoints, llm.requests))
+    assert all(run == runs[0] for run in runs)
 
 
 def by_question(replies: dict[str, Callable[[int], str]]) -> ScriptedLLM:
@@ -170,19 +293,50 @@ async def test_the_same_question_and_seed_give_the_same_calls(name: str, pack: A
     assert runs[0] == runs[1]
 
 
-@pytest.mark.parametrize(
-    ("name", "budget"),
-    [(name, kind) for name in WORKFLOWS if (kind := workflow_kind(name).params.anytime)],
-)
+def calls(spans: Iterable[Span]) -> list[tuple[str, str, str, int | None, int | None]]:
+    """What was asked and answered, and its tokens, in an order that no timing changes."""
+    return sorted((s.kind, s.input, s.output, s.tokens_in, s.tokens_out) for s in spans)
+
+
+ANYTIME = [(name, kind) for name in WORKFLOWS if (kind := workflow_kind(name).params.anytime)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("name", "budget"), ANYTIME)
+async def test_a_checkpoint_stands_for_a_run_of_that_budget(
+    name: str, budget: str, seed: int, pack: AgentPack
+) -> None:
+    async def run(rounds: int) -> Outcome:
+        params = {**SMALL.get(name, {}), budget: rounds}
+        config = AgentConfig(workflow=name, model="m", params=params)
+        return await build(config, llms={"m": Uneven(64, 1)}, pack=pack).run("Where?", seed=seed)
+
+    most = await run(5)
+    for checkpoint in most.checkpoints:
+        at_budget = await run(checkpoint.budget)
+        before = calls(most.spans[: checkpoint.span_count])
+        if checkpoint.answer is None:  # it takes a call more, made once the budget is spent
+            own = at_budget.checkpoints[-1].span_count
+            assert calls(at_budget.spans[:own]) == before
+            assert len(at_budget.spans) > own
+        else:
+            assert at_budget.answer == checkpoint.answer
+            assert calls(at_budget.spans) == before
+
+
+@pytest.mark.parametrize(("name", "budget"), ANYTIME)
 async def test_no_prompt_tells_the_budget(name: str, budget: str, pack: AgentPack) -> None:
-    seen = []
-    for rounds in (3, 5):
+    async def requests(rounds: int) -> list[Request]:
         llm = ScriptedLLM(lambda _: " nothing")
-        config = AgentConfig(workflow=name, model="m", params={budget: rounds})
-        await build(config, llm=llm, pack=pack).run("Where?")
-        seen.append(llm.requests)
-    assert len(seen[0]) < len(seen[1])
-    assert seen[0] == seen[1][: len(seen[0])]
+        params = {**SMALL.get(name, {}), budget: rounds}
+        config = AgentConfig(workflow=name, model="m", params=params)
+        outcome = await build(config, llms={"m": llm}, pack=pack).run("Where?")
+        last = outcome.checkpoints[-1]  # what comes after it is asked because the budget is spent
+        return llm.requests[: sum(span.kind == "llm" for span in outcome.spans[: last.span_count])]
+
+    fewer, more = await requests(3), await requests(5)
+    assert len(fewer) < len(more)
+    assert fewer == more[: len(fewer)]
 
 
 async def test_every_call_has_a_span(name: str, pack: AgentPack) -> None:

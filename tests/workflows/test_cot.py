@@ -8,7 +8,9 @@ from workflows import build
 
 async def answer(llm: ScriptedLLM, pack: AgentPack) -> str:
     config = AgentConfig(workflow="cot", model="m", params={"few_shot": 1})
-    return (await build(config, llm=llm, pack=pack).run("Where does Anna live?", seed=5)).answer
+    return (
+        await build(config, llms={"m": llm}, pack=pack).run("Where does Anna live?", seed=5)
+    ).answer
 
 
 @pytest.mark.parametrize(

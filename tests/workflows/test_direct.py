@@ -10,7 +10,7 @@ from workflows import build
 async def test_one_call_and_its_first_line(pack: AgentPack, reply: str) -> None:
     llm = ScriptedLLM([reply])
     config = AgentConfig(workflow="direct", model="m", params={"few_shot": 1, "max_tokens": 7})
-    outcome = await build(config, llm=llm, pack=pack).run("Where does Anna live?", seed=5)
+    outcome = await build(config, llms={"m": llm}, pack=pack).run("Where does Anna live?", seed=5)
     assert outcome.answer == "Oak"
     assert outcome.checkpoints == ()
     (request,) = llm.requests

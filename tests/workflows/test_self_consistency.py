@@ -22,7 +22,7 @@ ANSWERS = st.lists(
 
 def agent(llm: ScriptedLLM, pack: AgentPack, samples: int) -> Agent:
     config = AgentConfig(workflow="self_consistency", model="m", params={"samples": samples})
-    return build(config, llm=llm, pack=pack)
+    return build(config, llms={"m": llm}, pack=pack)
 
 
 async def test_chains_differ_in_their_seed_alone(pack: AgentPack) -> None:
@@ -46,7 +46,7 @@ async def test_a_chain_that_fails_cancels_the_others(pack: AgentPack) -> None:
     finished: list[int] = []
 
     class Model:
-        async def complete(self, request: Request, trace: object) -> str:
+        async def complete(self, request: Request, trace: object, on_text: object = None) -> str:
             await asyncio.sleep(0.01 if request.seed == 2 else 30)
             if request.seed == 2:
                 raise ModelError("down")
@@ -55,7 +55,7 @@ async def test_a_chain_that_fails_cancels_the_others(pack: AgentPack) -> None:
 
     config = AgentConfig(workflow="self_consistency", model="m", params={"samples": 4})
     with pytest.raises(ModelError, match="down"):
-        await build(config, llm=Model(), pack=pack).run("Where?")
+        await build(config, llms={"m": Model()}, pack=pack).run("Where?")
     assert finished == []
     assert asyncio.all_tasks() == {asyncio.current_task()}
 

@@ -48,6 +48,7 @@ def make_app() -> typer.Typer:
 def main() -> None:
     """Run the command line; user mistakes end with exit status 2 and no traceback."""
     _refuse_other_workflows()
+    sys.path.append(os.getcwd())  # workflows of one's own, as in `my_agents:answer`
     make_app()()
 
 

@@ -16,6 +16,7 @@ def ask(
 ) -> None:
     """Answer a question with an exported configuration, starting its model's server if need be."""
     import asyncio
+    from contextlib import ExitStack
 
     from tuner.cli.output import talk
     from tuner.serving import start_exported
@@ -24,15 +25,19 @@ def ask(
     from workflows.llm import ChatClient
 
     agent_file = load_agent_file(file)
-    with start_exported(agent_file, say=talk) as endpoint:
-        client = ChatClient(endpoint.settings)
-        agent = build(agent_file.config, llm=client, pack=agent_file.pack)
+    with ExitStack() as stack:
+        clients = {
+            name: ChatClient(stack.enter_context(start_exported(name, model, say=talk)).settings)
+            for name, model in agent_file.models.items()
+        }
+        agent = build(agent_file.config, llms=clients, pack=agent_file.pack)
 
         async def answer() -> "Outcome":
             try:
                 return await agent.run(question)
             finally:
-                await client.close()
+                for client in clients.values():
+                    await client.close()
 
         outcome = asyncio.run(answer())
     calls = sum(span.kind == "llm" for span in outcome.spans)

@@ -82,14 +82,17 @@ def knobs(study: "LoadedStudy", config: AgentConfig) -> dict[str, Knob]:
     """The knobs of a config that its study varies, by their names within the workflow."""
     flat = study.space.flat(config, study.models)
     return {
-        name.partition(".")[2] or name: value for name, value in flat.items() if name != "workflow"
+        name.removeprefix(f"{config.workflow}."): value
+        for name, value in flat.items()
+        if name != "workflow"
     }
 
 
 def summary(study: "LoadedStudy", config: AgentConfig) -> str:
-    """A config in one line: workflow, then the knobs that the study varies."""
+    """A config in one line: workflow, then the knobs that the study varies; one that is told when it is right is marked."""
     varied = (f"{name}={value}" for name, value in knobs(study, config).items())
-    return " ".join([config.workflow, *varied])
+    mark = ["(oracle)"] if config.oracle else []
+    return " ".join([config.workflow, *varied, *mark])
 
 
 def print_points(study: "LoadedStudy", title: str, points: Sequence["Point"]) -> None:

@@ -8,6 +8,7 @@ from tuner.errors import ServingError
 from tuner.evaluate import Record
 from tuner.evaluate import evaluate
 from tuner.measure import Meter
+from tuner.measure.total import total
 from tuner.records import ExampleRun
 from tuner.serving import Endpoint
 from tuner.tasks import Example
@@ -55,22 +56,24 @@ class LocalExecutor:
             await client.close()
 
     async def run(self, config: AgentConfig, examples: Sequence[Example], record: Record) -> None:
-        """Evaluate the config here; the server's prompt cache is emptied first, unless it is shared."""
-        endpoint = self._endpoints[config.model]
-        endpoint.check()
-        if self._cache == "isolated":
-            endpoint.clear_cache()
+        """Evaluate the config here; its servers' prompt caches are emptied first, unless they are shared."""
+        endpoints = [self._endpoints[name] for name in config.models()]
+        for endpoint in endpoints:
+            endpoint.check()
+            if self._cache == "isolated":
+                endpoint.clear_cache()
 
         def record_if_served(run: ExampleRun) -> None:
             if run.error is not None:
-                endpoint.check()  # a dead server is no failure of the config's
+                for endpoint in endpoints:
+                    endpoint.check()  # a dead server is no failure of the config's
             record(run)
 
         await evaluate(
-            build(config, llm=self._clients[config.model], pack=self._task.pack),
+            build(config, llms=self._clients, pack=self._task.pack),
             examples,
             task=self._task,
-            meter=self._meters[config.model],
+            meter=total([self._meters[name] for name in config.models()]),
             concurrency=self._concurrency,
             record=record_if_served,
         )

@@ -16,7 +16,7 @@ from tuner.serving.models import ModelSpec
 from tuner.serving.models import Served
 from tuner.serving.weights import find_weights
 from tuner.serving.weights import sha256_of
-from workflows.config import AgentFile
+from workflows.config import ExportedModel
 
 __all__ = [
     "Addressed",
@@ -51,23 +51,25 @@ def start(
     return LlamaCppServer(name, spec, weights)
 
 
-def start_exported(agent: AgentFile, *, say: Callable[[str], None] = lambda _: None) -> Endpoint:
-    """The model of an exported agent, served as it was when it was measured; close it.
+def start_exported(
+    name: str, model: ExportedModel, *, say: Callable[[str], None] = lambda _: None
+) -> Endpoint:
+    """A model of an exported agent, served as it was when it was measured; close it.
 
     Raises ServingError as `start` does, and when the weights are not those that were measured.
     """
-    name = agent.config.model
-    if agent.serve is None:
-        return start(name, Addressed.model_validate(agent.model.model_dump()), say=say)
-    recorded = agent.serve
+    if model.serve is None:
+        return start(name, Addressed.model_validate(model.settings.model_dump()), say=say)
+    recorded = model.serve
     spec = Served(
         serve=recorded["engine"],
         weights=recorded["weights"],
         threads=recorded["threads"],
         slots=recorded["slots"],
         context=recorded["context"],
-        timeout_s=agent.model.timeout_s,
-        max_retries=agent.model.max_retries,
+        prefix_cache=recorded["prefix_cache"],
+        timeout_s=model.settings.timeout_s,
+        max_retries=model.settings.max_retries,
     )
     path = find_weights(spec.weights, say=say)
     found = sha256_of(path)

@@ -55,6 +55,7 @@ class LlamaCppServer(Endpoint):
             "threads": spec.threads,
             "slots": spec.slots,
             "context": spec.context,
+            "prefix_cache": spec.prefix_cache,
         }
         self._folder = Path(tempfile.mkdtemp(prefix="tuner-llama-cpp-"))
         options = {

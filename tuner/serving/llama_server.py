@@ -44,6 +44,7 @@ def _serve(options: dict[str, Any]) -> Any:
     params.cpuparams.n_threads = options["threads"]
     params.cpuparams_batch.n_threads = options["threads"]
     params.cont_batching = True
+    params.cache_prompt = options["prefix_cache"]
     params.use_jinja = True
     params.warmup = True
     params.endpoint_metrics = True

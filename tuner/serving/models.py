@@ -35,6 +35,9 @@ class Served(BaseModel):
         default=1, ge=1, description="calls answered at once; only one slot repeats exactly"
     )
     context: int = Field(default=4096, ge=1, description="tokens per slot")
+    prefix_cache: bool = Field(
+        default=True, description="whether a prompt's known beginning is taken from the cache"
+    )
     port: int = Field(default=0, ge=0, le=65535, description="0 takes any free one")
     timeout_s: float = Field(default=120.0, gt=0, description="for one try of one call")
     max_retries: int = Field(default=2, ge=0, le=10)

@@ -346,7 +346,7 @@ _TRIAL_COLUMNS = ("config", "objectives", "feasible", "replay_of", "failure")
 def _columns_of(run: ExampleRun) -> dict[str, Any]:
     plain = (
         "example_id repeat answer score error latency_s tokens_in tokens_out tokens_cached cost_usd "
-        "llm_calls tool_calls llm_s tool_only_s started_s"
+        "llm_calls tool_calls llm_s tool_only_s started_s oracle"
     )
     return {
         **{name: getattr(run, name) for name in plain.split()},

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """Revision of the newest migration; a test holds the two together."""
 
 VERSION_TABLE = "tuner_alembic_version"
@@ -76,5 +76,6 @@ example_runs = sa.Table(
     sa.Column("tool_only_s", sa.Float, nullable=False),
     sa.Column("started_s", sa.Float, nullable=False),
     sa.Column("trace", sa.LargeBinary, nullable=False),
+    sa.Column("oracle", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.UniqueConstraint("trial_id", "split", "example_id", "repeat", name="tuner_one_run_each"),
 )

@@ -40,6 +40,15 @@ class Browser:
         self._found: list[str] = []
         self._cursor = 0
 
+    def tools(self) -> Iterable[Tool]:
+        """`search` and `lookup`."""
+        return (
+            Tool("search", "search[title] opens the page of that title", self.search),
+            Tool(
+                "lookup", "lookup[word] finds that word on the open page", self.lookup, ordered=True
+            ),
+        )
+
     async def search(self, title: str) -> str:
         """The page's opening sentences, with the look-up anew; or, the open page staying so, the titles that come close."""
         page = self._library.find(title)
@@ -69,12 +78,4 @@ class Browser:
 def load(pack: AgentPack) -> Toolkit:
     """A toolkit of `search` and `lookup` over the pack's documents."""
     library = Library(pack.documents)
-
-    def open_browser() -> Iterable[Tool]:
-        browser = Browser(library)
-        return (
-            Tool("search", "search[title] opens the page of that title", browser.search),
-            Tool("lookup", "lookup[word] finds that word on the open page", browser.lookup),
-        )
-
-    return open_browser
+    return lambda: Browser(library)

@@ -74,10 +74,14 @@ _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
 }
 
 
-def load(pack: AgentPack) -> Toolkit:
-    """A toolkit of `calculate`; it needs nothing from the pack."""
+class Calculator:
+    """A calculator; it remembers nothing."""
 
-    def open_calculator() -> Iterable[Tool]:
+    def tools(self) -> Iterable[Tool]:
+        """`calculate`."""
         return (Tool("calculate", "calculate[expression] gives its value", calculate),)
 
-    return open_calculator
+
+def load(pack: AgentPack) -> Toolkit:
+    """A toolkit of `calculate`; it needs nothing from the pack."""
+    return Calculator

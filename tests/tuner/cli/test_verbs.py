@@ -71,7 +71,17 @@ def test_front_as_json_has_the_documented_keys(said, path):
         (0, "search"),
         (1, "holdout"),
     ]
-    keys = {"trial", "config", "values", "intervals", "membership", "split", "n", "sources"}
+    keys = {
+        "trial",
+        "config",
+        "values",
+        "intervals",
+        "membership",
+        "split",
+        "n",
+        "sources",
+        "oracle",
+    }
     assert all(point.keys() == keys for point in points)
     best = points[1]
     assert best["config"]["workflow"] == "react"

@@ -16,9 +16,7 @@ from tuner import serving
 from tuner.errors import ServingError
 from tuner.serving import llama_cpp
 from tuner.serving.llama_cpp import LlamaCppServer
-from workflows.agent_pack import AgentPack
-from workflows.config import AgentConfig
-from workflows.config import AgentFile
+from workflows.config import ExportedModel
 from workflows.llm import ChatClient
 from workflows.llm import Request
 from workflows.trace import Trace
@@ -110,6 +108,7 @@ def test_serve_says_how_the_server_was_started(smollm2: serving.Endpoint) -> Non
         "threads": 1,
         "slots": 1,
         "context": 4096,
+        "prefix_cache": True,
     }
 
 
@@ -163,14 +162,8 @@ def test_fingerprint_is_the_same_for_another_port_and_not_for_other_slots(
         assert endpoint.fingerprint() != smollm2.fingerprint()
 
 
-def export(endpoint: serving.Endpoint) -> AgentFile:
-    return AgentFile(
-        format_version=1,
-        config=AgentConfig(workflow="direct", model="m"),
-        model=endpoint.settings,
-        serve=endpoint.serve,
-        pack=AgentPack(instruction="Answer."),
-    )
+def export(endpoint: serving.Endpoint) -> ExportedModel:
+    return ExportedModel(settings=endpoint.settings, serve=endpoint.serve)
 
 
 def test_exported_agent_is_served_as_it_was_measured(tmp_path: Path) -> None:
@@ -179,7 +172,7 @@ def test_exported_agent_is_served_as_it_was_measured(tmp_path: Path) -> None:
     with serving.start("m", spec, base=tmp_path) as measured:
         exported = export(measured)
 
-    with serving.start_exported(exported) as endpoint:
+    with serving.start_exported("m", exported) as endpoint:
         assert endpoint.fingerprint() == measured.fingerprint()
         assert endpoint.settings.timeout_s == 7
 
@@ -194,7 +187,7 @@ def test_exported_agent_is_not_served_with_other_weights(
     )
 
     with pytest.raises(ServingError, match="was measured"):
-        serving.start_exported(exported)
+        serving.start_exported("m", exported)
 
 
 def test_closed_server_is_gone_with_its_log(temporary: Path) -> None:

@@ -1,4 +1,6 @@
+import json
 import sqlite3
+import zlib
 
 import optuna
 import pytest
@@ -79,6 +81,64 @@ def test_the_schema_version_is_the_newest_revision(migrated):
     assert schema.stored_version(migrated) == tables.SCHEMA_VERSION
 
 
+def test_what_an_older_tuner_kept_is_still_there(url, migrated):
+    """A run of schema 0001, before agents could be told when they are right."""
+    with migrated.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE tuner_example_runs DROP COLUMN oracle"))
+        for row in (
+            "studies (study_id, study_name) VALUES (7, 's')",
+            "trials (trial_id, number, study_id, state) VALUES (9, 0, 7, 'COMPLETE')",
+            "tuner_trials (trial_id, config, config_hash, feasible) "
+            'VALUES (9, \'{"workflow": "cot", "model": "m", "params": {}}\', \'x\', 1)',
+        ):
+            connection.execute(sa.text(f"INSERT INTO {row}"))
+        values = {
+            "trial_id": 9,
+            "split": "search",
+            "example_id": "e",
+            "repeat": 0,
+            "answer": "Oak",
+            "score": 1.0,
+            "latency_s": 2.0,
+            "energy_source": "none",
+            "energy_scope": "nothing",
+            "llm_calls": 1,
+            "tool_calls": 0,
+            "llm_s": 2.0,
+            "tool_only_s": 0.0,
+            "started_s": 0.0,
+            "trace": OLD_TRACE,
+        }
+        named = ", ".join(values)
+        marks = ", ".join(f":{name}" for name in values)
+        connection.execute(
+            sa.text(f"INSERT INTO tuner_example_runs ({named}) VALUES ({marks})"), values
+        )
+    set_version(url, "0001")
+    (run,) = Store.create(url, "s").runs(9, "search")
+    assert (run.answer, run.score, run.oracle) == ("Oak", 1.0, False)
+    assert (run.spans[0].output, run.spans[0].speculative) == (" Oak", False)
+
+
+OLD_TRACE = zlib.compress(
+    json.dumps(
+        {
+            "spans": [
+                {
+                    "kind": "llm",
+                    "name": "m",
+                    "start_s": 0.0,
+                    "end_s": 2.0,
+                    "input": "Where?",
+                    "output": " Oak",
+                }
+            ],
+            "checkpoints": [],
+        }
+    ).encode()
+)
+
+
 def test_migrating_again_changes_nothing(migrated):
     before = sa.inspect(migrated).get_table_names()
     schema.migrate(migrated)
@@ -88,7 +148,7 @@ def test_migrating_again_changes_nothing(migrated):
 def test_tables_of_a_newer_tuner_are_refused_for_reading_and_writing(url, migrated):
     set_version(url, "9999")
     for open_ in (Store.open, Store.create):
-        with pytest.raises(StoreError, match=r"newer tuner \(schema 9999, this one knows 0001\)"):
+        with pytest.raises(StoreError, match=r"newer tuner \(schema 9999, this one knows 0002\)"):
             open_(url, "s")
 
 

@@ -1,0 +1,82 @@
+import os
+
+import pytest
+
+from tuner.measure import MeterSpec
+from tuner.measure import NoMeter
+from tuner.measure import Sample
+from tuner.measure import between
+from tuner.measure import make_meter
+from tuner.measure.total import total
+
+
+class Fixed:
+    """A meter whose joules are set by hand."""
+
+    def __init__(self, scope, source="fixed"):
+        self.scope = scope
+        self.source = source
+        self.joules = 0.0
+
+    def read(self):
+        return Sample(0.0, self.joules)
+
+
+def nvml_meter(uuids):
+    return make_meter(MeterSpec.model_validate({"nvml": uuids}), pid=None)
+
+
+def counted(meter, change):
+    first = meter.read()
+    change()
+    return between(meter, first, meter.read()).joules
+
+
+def test_one_meter_is_its_own_total():
+    meter = Fixed("a")
+    assert total([meter]) is meter
+    assert total([meter, meter]) is meter
+
+
+def test_meters_of_different_devices_add_up():
+    small, large = Fixed("a"), Fixed("b", "other")
+    meter = total([small, large])
+    assert (meter.source, meter.scope) == ("fixed+other", "a; b")
+
+    def use():
+        small.joules, large.joules = 3.0, 4.0
+
+    assert counted(meter, use) == 7
+
+
+def test_without_one_of_them_there_is_no_total():
+    meter = total([Fixed("a"), NoMeter()])
+    reading = between(meter, meter.read(), meter.read())
+    assert reading.joules is None
+    assert reading.problem == "no energy is metered for this model"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "watts"),
+    [
+        (["GPU-steady"], ["GPU-steady"], 300),
+        ("all", ["GPU-steady"], 300 + 50),
+        (["GPU-steady"], ["GPU-rising"], 300 + 50),
+        ("all", "all", 300 + 50),
+    ],
+)
+def test_a_gpu_that_serves_two_models_is_counted_once(nvml, first, second, watts):
+    nvml.gpus[1].energy_j = lambda t: 50 * t
+    meter = total([nvml_meter(first), nvml_meter(second)])
+
+    def wait():
+        nvml.now_s += 2
+
+    assert counted(meter, wait) == pytest.approx(2 * watts)
+
+
+def test_a_gpu_and_a_process_are_two_devices(nvml):
+    cpu = make_meter(MeterSpec.model_validate({"cpu_estimate": {}}), pid=os.getpid())
+    meter = total([nvml_meter("all"), cpu])
+    assert meter.source == "nvml-counter+cpu-estimate"
+    assert meter.read().joules is not None
