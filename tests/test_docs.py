@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import yaml
 
 import tuner
 from tuner.cli import VERBS
@@ -112,13 +111,6 @@ def test_the_python_in_the_readme_runs(tmp_path: Path, loopback: str) -> None:
 @pytest.mark.parametrize("name", tuner.__all__)
 def test_the_names_of_the_python_interface_have_docstrings(name: str) -> None:
     assert getattr(tuner, name).__doc__
-
-
-def test_the_starter_study_and_every_study_load() -> None:
-    for path in (ROOT / "studies").glob("**/*.yaml"):
-        study = load_study(path)
-        assert yaml.safe_load(path.read_text())["format_version"] == 1
-        assert study.load_task().search
 
 
 async def test_the_worked_example_of_a_workflow_works(

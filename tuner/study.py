@@ -329,6 +329,8 @@ class _Search:
         self._store.finish(trial_id, values=values, feasible=feasible, replay_of=replay_of)
         if replay_of is not None:
             trial.set_user_attr("replay_of", replay_of)
+        if config.oracle:
+            trial.set_user_attr("feedback", "oracle")
         self._optuna.tell(trial, [values[name] for name in self._spec.objectives])
         self._failures = 0
         self._report(TrialEnded(trial.number, config, values, replay_of, None))

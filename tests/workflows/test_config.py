@@ -16,6 +16,7 @@ from workflows import AgentPack
 from workflows import ConfigError
 from workflows import Document
 from workflows import ModelSettings
+from workflows import Product
 from workflows.config import AgentFile
 from workflows.config import ExportedModel
 from workflows.config import dump_agent_file
@@ -201,3 +202,16 @@ def test_no_text_and_no_file_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ConfigError, match=r"best\.yaml: not YAML"):
         load_agent_file(path)
+
+
+def test_products_stand_beside_the_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "best.yaml"
+    products = tuple(
+        Product(asin=f"B{n}", title="Lamp", price=9.5, options=(("colour", ("red", "blue")),))
+        for n in range(3)
+    )
+    pack = AgentPack(instruction="Buy.", answer="action", products=products, documents=DOCUMENTS)
+    dump_agent_file(agent_file(pack=pack), path)
+    names = ["best.documents.jsonl", "best.products.jsonl", "best.yaml"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == names
+    assert load_agent_file(path).pack == pack

@@ -40,7 +40,8 @@ def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
     if found.replay_of is not None:
         rows.append(["replay of", f"trial {found.replay_of}"])
     if config is not None:
-        rows += [["workflow", config.workflow], ["model", config.model]]
+        mark = " (oracle)" if config.oracle else ""
+        rows += [["workflow", f"{config.workflow}{mark}"], ["model", config.model]]
         rows += [[f"{config.workflow}.{name}", str(value)] for name, value in config.params.items()]
     rows += [[name, quantity(name, value)] for name, value in (found.values or {}).items()]
     rows += _pass_rows([run for split, run in runs if split == "search"])
@@ -67,11 +68,16 @@ def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
                 "–" if run.energy.joules is None else number(run.energy.joules),
                 f"{run.llm_calls}+{run.tool_calls}",
                 f"{run.tokens_in}/{run.tokens_out}/{run.tokens_cached}",
-                (run.answer if run.error is None else f"failed: {run.error}")[:60],
+                _line(run.answer if run.error is None else f"failed: {run.error}")[:60],
             ]
             for split, run in runs
         ],
     )
+
+
+def _line(text: str) -> str:
+    """A text of several lines, a program say, as one."""
+    return " ".join(text.split())
 
 
 def _pass_rows(runs: "list[ExampleRun]") -> list[list[str]]:

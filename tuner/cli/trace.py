@@ -38,7 +38,8 @@ def trace(
         print_json([asdict(run) for run in chosen])
         return
     for run in chosen:
-        print(f"example {run.example_id}: answer {run.answer!r}, score {run.score:g}")
+        told = ", told when it was right (oracle)" if run.oracle else ""
+        print(f"example {run.example_id}: answer {run.answer!r}, score {run.score:g}{told}")
         if run.error is not None:
             print(f"failed: {run.error}")
         shown = ""
@@ -49,7 +50,8 @@ def trace(
                 else ""
             )
             print(
-                f"\n{span.start_s:8.3f} s  {span.kind} {span.name}, {span.end_s - span.start_s:.3f} s{tokens}"
+                f"\n{span.start_s:8.3f} s  {span.kind} {span.name}, {span.end_s - span.start_s:.3f} s"
+                f"{tokens}{', on a guess' if span.speculative else ''}"
             )
             # A prompt usually goes on where the one before ended: only what is new is worth reading.
             new = span.input.removeprefix(shown) if shown else span.input

@@ -38,7 +38,9 @@ class Options(TaskOptions):
     path: str = Field(
         description="a train or dev file from hotpotqa.github.io; test files tell no answers"
     )
-    score: Literal["exact", "f1"] = Field(default="exact", description="exact match, or F1 over words")
+    score: Literal["exact", "f1"] = Field(
+        default="exact", description="exact match, or F1 over words"
+    )
 
 
 class _Question(Row):

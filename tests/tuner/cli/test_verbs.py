@@ -101,6 +101,18 @@ def test_front_for_people_shows_values_sources_and_both_splits(tuner, path):
     assert "75 % [30, 95]" in out
 
 
+def test_what_an_oracle_told_is_marked_wherever_it_is_shown(tuner, said, keep, found, tmp_path):
+    keep(found("reflexion", {"feedback": "oracle"}, search=[(1, 1, 1)] * 4))
+    path = tmp_path / "study.yaml"
+    assert "reflexion feedback=oracle (oracle)" in tuner("front", path).out
+    assert "reflexion (oracle)" in tuner("show", path, 0).out
+    assert [point["oracle"] for point in said("front", path)["points"]] == [True]
+    assert (
+        "was told when its answer was right"
+        in tuner("export", path, "--rule", "knee", "--out", tmp_path / "best.yaml").err
+    )
+
+
 def test_an_empty_front_says_so(tuner, said, keep, tmp_path):
     keep()
     assert tuner("front", tmp_path / "study.yaml").out.startswith("No trial is complete")
