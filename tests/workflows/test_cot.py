@@ -43,3 +43,14 @@ async def test_a_second_call_asks_for_a_missing_answer(
     assert llm.requests[1].prompt == llm.requests[0].prompt + " Anna is a smith.\nAnswer:"
     assert llm.requests[1].seed == llm.requests[0].seed == 5
     assert llm.requests[1].stop == ("\n",)
+    assert [request.grammar is None for request in llm.requests] == [True, False]
+
+
+async def test_a_program_follows_the_reasoning(pack: AgentPack) -> None:
+    pack = pack.model_copy(update={"answer": "program"})
+    llm = ScriptedLLM([" It adds.", "def add(a, b):\n    return a + b\n```\nDone."])
+    assert await answer(llm, pack) == "def add(a, b):\n    return a + b"
+    first, second = llm.requests
+    assert second.prompt == f"{first.prompt} It adds.\nAnswer:\n```python\n"
+    assert second.grammar is None
+    assert first.max_tokens == second.max_tokens
