@@ -56,6 +56,7 @@ MOST_CALLS = 12
 
 _NUMBERED = re.compile(r"\s*((?:\d{1,9}[.):]\s*)*)(.*)")
 _CALL = re.compile(r"(\w+)\s*(?:\[(.*)\]|\((.*)\))")
+_OPENED = re.compile(r"\w+\s*[\[(]")
 _LAST = re.compile(rf"({JOIN}|{FINISH}|{REPLAN})\s*([\[(]|$)", re.IGNORECASE)
 _DECISION = re.compile(rf"\b({FINISH}|{REPLAN})(?:\[(.*)\]|\((.*)\)|[\[(](.*))", re.IGNORECASE)
 _REFERENCE = re.compile(
@@ -290,8 +291,10 @@ class PlanReader:
             yield from self._read_line(line)
 
     def end(self) -> Iterator[Call]:
-        """The call in the last line, which nothing ended."""
-        yield from self._read_line(self._rest)
+        """The call in the last line, which nothing ended; half a call, where the tokens ran out, is none."""
+        text = self._rest.lstrip(" 0123456789.):")
+        if _CALL.match(text) or not _OPENED.match(text):
+            yield from self._read_line(self._rest)
         self._over = True
 
     def _read_line(self, line: str) -> Iterator[Call]:
