@@ -193,7 +193,7 @@ def summary(runs: list[ExampleRun]) -> dict[str, Any]:
     replies = [span for run in runs for span in run.spans if span.kind == "llm"]
     empty = sum(not span.output.strip() for span in replies)
     nameless = sum(span.kind == "tool" and not span.name for run in runs for span in run.spans)
-    joules = [run.energy.joules for run in runs if run.energy.joules is not None]
+    joules = [run.energy.gross_j for run in runs if run.energy.gross_j is not None]
     return {
         "accuracy": round(statistics.fmean(run.score for run in runs), 3),
         "llm_calls": round(statistics.fmean(run.llm_calls for run in runs), 2),

@@ -57,7 +57,7 @@ def check_study(study: LoadedStudy, *, report: Report = lambda event: None) -> F
             try:
                 await executor.warm_up()
                 for config in _drawn(study):
-                    await executor.run(config, task.search[:EXAMPLES_EACH], runs.append)
+                    await executor.run(config, task.search[:EXAMPLES_EACH], runs.append, window=0)
             finally:
                 await executor.close()
 
@@ -76,7 +76,7 @@ def _drawn(study: LoadedStudy) -> list[AgentConfig]:
 
 def _forecast(study: LoadedStudy, runs: list[ExampleRun], energy: dict[str, str]) -> Forecast:
     seconds = float(np.mean([run.latency_s for run in runs]))
-    joules = [run.energy.joules for run in runs if run.energy.joules is not None]
+    joules = [run.energy.gross_j for run in runs if run.energy.gross_j is not None]
     joules_each = float(np.mean(joules)) if len(joules) == len(runs) else None
     budget, options = study.spec.budget, study.task_options
     search_s = budget.trials * options.examples * seconds / study.spec.load.concurrency

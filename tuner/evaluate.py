@@ -9,11 +9,12 @@ import zlib
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import TypeVar
 
 from tuner.measure import Meter
-from tuner.measure import between
+from tuner.measure.window import Window
 from tuner.records import ExampleRun
 from tuner.records import Reading
 from tuner.tasks import Example
@@ -33,47 +34,36 @@ async def evaluate(
     concurrency: int,
     record: Record,
     repeat: int = 0,
-) -> None:
+    window: int = 0,
+    idle_w: float | None = None,
+) -> Reading:
     """Run the agent on each example, `concurrency` at a time, and give `record` each one as it ends.
 
-    An example that fails is a record with score 0, the reason and its real cost. Raises only what
-    `record` raises.
+    `window` numbers this sitting in the records, `idle_w` is what the metered devices draw anyway. Gives
+    the energy of the sitting as a whole. An example that fails is a record with score 0, the reason and
+    its real cost. Raises only what `record` raises.
     """
     waiting = iter(examples)
-    window = _Window(meter)
 
-    async def work() -> None:
+    async def work(metered: Window) -> None:
         for example in waiting:
-            record(await _answer(agent, example, task=task, window=window, repeat=repeat))
+            run = await _answer(agent, example, task=task, metered=metered, repeat=repeat)
+            record(replace(run, window=window))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(concurrency):
-                group.create_task(work())
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from None
-
-
-class _Window:
-    """Splits what a meter counts into consecutive stretches, which add up to the whole."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-        self._last = meter.read()
-        self.opened_s = perf_counter()
-
-    def since_last(self) -> Reading:
-        """The reading since the last call, or since the window was opened."""
-        sample = self._meter.read()
-        reading = between(self._meter, self._last, sample)
-        self._last = sample
-        return reading
+    with Window(meter, idle_w=idle_w) as metered:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(concurrency):
+                    group.create_task(work(metered))
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+        return metered.whole()
 
 
 async def _answer(
-    agent: Agent, example: Example, *, task: Task, window: _Window, repeat: int
+    agent: Agent, example: Example, *, task: Task, metered: Window, repeat: int
 ) -> ExampleRun:
-    started_s = perf_counter() - window.opened_s
+    started_s = perf_counter() - metered.opened_s
     told = False
 
     async def oracle(answer: str) -> float:
@@ -96,6 +86,7 @@ async def _answer(
     llm_s = union_s(thinking)
     # A try that failed before anything arrived used no tokens; one that broke off used an unknown number.
     priced = [span for span in calls if span.error is None or span.output]
+    energy, samples = metered.stretch()
     return ExampleRun(
         example_id=example.id,
         repeat=repeat,
@@ -103,7 +94,7 @@ async def _answer(
         score=score,
         error=error,
         latency_s=outcome.latency_s,
-        energy=window.since_last(),
+        energy=energy,
         tokens_in=_total([span.tokens_in for span in priced]),
         tokens_out=_total([span.tokens_out for span in priced]),
         tokens_cached=_total([span.tokens_cached for span in priced]),
@@ -116,6 +107,7 @@ async def _answer(
         checkpoints=outcome.checkpoints,
         spans=outcome.spans,
         oracle=told,
+        samples=samples,
     )
 
 

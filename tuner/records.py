@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from typing import Literal
 
 from workflows.base import Checkpoint
@@ -13,14 +14,31 @@ from workflows.trace import Span
 class Reading:
     """Energy of the metered devices over one stretch of time, as their source reported it."""
 
-    joules: float | None
-    """Gross joules; None where there is no valid reading, never 0 in its place."""
+    gross_j: float | None
+    """All that the devices drew; None where there is no valid reading, never 0 in its place."""
     source: str
     """nvml-counter, cpu-estimate, none, …; stands beside every figure made from it."""
     scope: str
     """What was metered: "GPU-…", "server process 4711", …"""
     problem: str | None = None
     """Why there are no joules."""
+    seconds: float = 0.0
+    """Length of the stretch."""
+    idle_j: float | None = None
+    """What the devices would have drawn anyway with the model loaded; None where that was not measured."""
+    stderr_j: float | None = None
+    """Standard error of `gross_j`, from how often the source counts."""
+    temperature_c: float | None = None
+    """Of the hottest device, when the stretch ended."""
+    warning: str | None = None
+    """What makes the joules doubtful without making them wrong."""
+
+    @property
+    def net_j(self) -> float | None:
+        """Gross less idle joules; None where either is unknown."""
+        if self.gross_j is None or self.idle_j is None:
+            return None
+        return self.gross_j - self.idle_j
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +74,32 @@ class ExampleRun:
     spans: tuple[Span, ...]
     oracle: bool = False
     """Whether the agent was told how right its answers were (feedback: oracle), which nobody can do in deployment."""
+    window: int = 0
+    """Which sitting of the pass it belongs to: `started_s` and `samples` of one window share their origin."""
+    samples: tuple[tuple[float, float], ...] = ()
+    """Meter samples of its stretch: (seconds, gross joules), both since the window was opened."""
 
     @property
     def energy_j(self) -> float | None:
         """Gross joules of its stretch, None where there is no valid reading."""
-        return self.energy.joules
+        return self.energy.gross_j
+
+
+@dataclass(frozen=True, slots=True)
+class PassRecord:
+    """What holds for one sitting over the examples of a split as a whole."""
+
+    window: int
+    energy: Reading
+    """Of the whole window, examples and what lay between them; cross-checked where the source allows."""
+    idle_w: float | None
+    """Power of the devices with the model loaded and nothing to do."""
+    servers: Mapping[str, Mapping[str, Any]]
+    """What each model's server said of itself meanwhile, by model: plain JSON."""
+    isolation: Mapping[str, str]
+    """How each model's prefix cache was kept from the trials before: by model."""
+    load: Mapping[str, Any]
+    """How the questions came, and whether whoever asked them could keep up: plain JSON."""
 
 
 @dataclass(frozen=True, slots=True)

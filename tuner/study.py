@@ -306,7 +306,11 @@ class _Search:
             self._report(ExampleFinished(number, run))
 
         if waiting:
-            await self._executor.run(config, waiting, record)
+            window = self._store.next_window(trial_id, split)
+            sitting = await self._executor.run(config, waiting, record, window=window)
+            self._store.save_pass(trial_id, split, sitting)
+            if sitting.energy.warning is not None:
+                self._report(Talk(f"trial {number}: energy: {sitting.energy.warning}"))
         return self._store.runs(trial_id, split)
 
     def _complete(

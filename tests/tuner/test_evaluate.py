@@ -1,6 +1,7 @@
 """One config on many examples: what a record holds, and that nothing is lost or counted twice."""
 
 import asyncio
+from time import perf_counter
 
 import pytest
 from hypothesis import given
@@ -36,13 +37,15 @@ class TickingMeter:
 
     source = "ticking"
     scope = "nothing real"
+    tick_s = 0.0
+    devices = ()
 
     def __init__(self) -> None:
         self.reads = 0
 
     def read(self) -> Sample:
         self.reads += 1
-        return Sample(float(self.reads), float(self.reads))
+        return Sample(perf_counter(), float(self.reads))
 
 
 def make_task(count: int) -> Task:
@@ -80,7 +83,7 @@ async def test_a_record_holds_score_cost_and_energy() -> None:
     assert (record.llm_calls, record.tool_calls) == (2, 1)
     assert record.tokens_in == sum(len(request.text().split()) for request in llm.requests)
     assert record.tokens_out == 2
-    assert record.energy.joules == 1
+    assert record.energy.gross_j == 1
     assert record.energy.source == "ticking"
     assert [checkpoint.answer for checkpoint in record.checkpoints] == ["", "yes"]
     assert 0 <= record.llm_s + record.tool_only_s <= record.latency_s
@@ -93,7 +96,7 @@ async def test_a_failed_example_is_a_record_with_its_cost() -> None:
     assert [record.error for record in runs] == [None, "ModelError: out of order", None]
     assert runs[1].latency_s > 0
     assert runs[1].llm_calls == 1
-    assert runs[1].energy.joules == 1
+    assert runs[1].energy.gross_j == 1
 
 
 async def test_a_run_that_fails_late_keeps_its_checkpoints_and_spans() -> None:
@@ -118,7 +121,7 @@ async def test_a_scorer_that_fails_keeps_the_answer() -> None:
     )
     assert (runs[0].answer, runs[0].score) == ("yes", 0)
     assert runs[0].error == "ValueError: cannot compare"
-    assert runs[0].energy.joules is None
+    assert runs[0].energy.gross_j is None
     assert runs[0].energy.problem is not None
 
 
@@ -128,7 +131,7 @@ def test_every_example_is_recorded_once_and_the_joules_add_up(count: int, concur
         run(ScriptedLLM(lambda request: "yes"), count=count, concurrency=concurrency)
     )
     assert sorted(record.example_id for record in runs) == sorted(f"e{n}" for n in range(count))
-    assert sum(record.energy.joules or 0 for record in runs) == count
+    assert sum(record.energy.gross_j or 0 for record in runs) == count
 
 
 async def test_no_more_examples_are_under_way_than_the_load_allows() -> None:

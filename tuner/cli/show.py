@@ -65,7 +65,7 @@ def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
                 run.example_id,
                 number(run.score),
                 number(run.latency_s),
-                "–" if run.energy.joules is None else number(run.energy.joules),
+                "–" if run.energy.gross_j is None else number(run.energy.gross_j),
                 f"{run.llm_calls}+{run.tool_calls}",
                 f"{run.tokens_in}/{run.tokens_out}/{run.tokens_cached}",
                 _line(run.answer if run.error is None else f"failed: {run.error}")[:60],

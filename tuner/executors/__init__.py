@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tuner.evaluate import Record
+from tuner.records import PassRecord
 from tuner.tasks import Example
 from workflows.config import AgentConfig
 
@@ -11,8 +12,12 @@ from workflows.config import AgentConfig
 class Executor(Protocol):
     """Runs configs on examples."""
 
-    async def run(self, config: AgentConfig, examples: Sequence[Example], record: Record) -> None:
-        """Evaluate the config on each example and give `record` each run as it ends.
+    async def run(
+        self, config: AgentConfig, examples: Sequence[Example], record: Record, *, window: int
+    ) -> PassRecord:
+        """Evaluate the config on each example and give `record` each run as it ends; then what held for all of them.
+
+        `window` numbers this sitting among those over the same examples.
 
         Raises ServingError when the model's server is gone, and what `record` raises.
         """

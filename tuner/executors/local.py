@@ -9,7 +9,9 @@ from tuner.evaluate import Record
 from tuner.evaluate import evaluate
 from tuner.measure import Meter
 from tuner.measure.total import total
+from tuner.measure.window import idle_power_w
 from tuner.records import ExampleRun
+from tuner.records import PassRecord
 from tuner.serving import Endpoint
 from tuner.tasks import Example
 from tuner.tasks import Task
@@ -38,6 +40,7 @@ class LocalExecutor:
         self._task = task
         self._concurrency = concurrency
         self._cache = cache
+        self._idle_w: dict[tuple[str, ...], float | None] = {}
         self._clients = {
             name: ChatClient(endpoint.settings) for name, endpoint in endpoints.items()
         }
@@ -55,7 +58,9 @@ class LocalExecutor:
         for client in self._clients.values():
             await client.close()
 
-    async def run(self, config: AgentConfig, examples: Sequence[Example], record: Record) -> None:
+    async def run(
+        self, config: AgentConfig, examples: Sequence[Example], record: Record, *, window: int
+    ) -> PassRecord:
         """Evaluate the config here; its servers' prompt caches are emptied first, unless they are shared."""
         endpoints = [self._endpoints[name] for name in config.models()]
         for endpoint in endpoints:
@@ -69,11 +74,22 @@ class LocalExecutor:
                     endpoint.check()  # a dead server is no failure of the config's
             record(run)
 
-        await evaluate(
+        meter = total([self._meters[name] for name in config.models()])
+        idle_w = await self._idle_power_w(config.models(), meter)
+        energy = await evaluate(
             build(config, llms=self._clients, pack=self._task.pack),
             examples,
             task=self._task,
-            meter=total([self._meters[name] for name in config.models()]),
+            meter=meter,
             concurrency=self._concurrency,
             record=record_if_served,
+            window=window,
+            idle_w=idle_w,
         )
+        return PassRecord(window, energy, idle_w, servers={}, isolation={}, load={})
+
+    async def _idle_power_w(self, models: tuple[str, ...], meter: Meter) -> float | None:
+        """What these models' devices draw with nothing to do; looked at once, before their first examples."""
+        if models not in self._idle_w:
+            self._idle_w[models] = await idle_power_w(meter)
+        return self._idle_w[models]

@@ -12,6 +12,9 @@ from tuner.errors import UserError
 from tuner.measure import WATTS_PER_CORE
 from tuner.measure import Sample
 
+TICK_S = 0.01
+"""How often the kernel counts CPU time."""
+
 _TRIES = 5
 
 
@@ -22,6 +25,8 @@ class CpuMeter:
     """
 
     source = "cpu-estimate"
+    tick_s = TICK_S
+    devices = ()
 
     def __init__(self, pid: int, *, watts_per_core: float = WATTS_PER_CORE) -> None:
         self.scope = f"server process {pid} at {watts_per_core:g} W per busy core"

@@ -49,6 +49,7 @@ class NvmlMeter:
     """
 
     source = "nvml-counter"
+    tick_s = 0.1
 
     def __init__(self, uuids: Literal["all"] | tuple[str, ...]) -> None:
         with _nvml():
@@ -61,7 +62,7 @@ class NvmlMeter:
                         f"meter: nvml: {uuid} has no energy counter: {problem}",
                         hint="name GPUs that have one (tuner doctor lists them), or set `meter: none`",
                     )
-            self.uuids = tuple(chosen)
+            self.devices = tuple(chosen)
             self.scope = ", ".join(uuid + _mig_note(handle) for uuid, handle in chosen.items())
             self._counters = [_Counter(uuid, handle) for uuid, handle in chosen.items()]
             _init()  # one more, for the meter's own life

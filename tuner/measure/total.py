@@ -17,8 +17,8 @@ def total(meters: Sequence[Meter]) -> Meter:
     gpus = [meter for meter in meters if isinstance(meter, NvmlMeter)]
     parts: dict[tuple[str, str], Meter] = {}
     if gpus:
-        uuids = tuple(dict.fromkeys(uuid for meter in gpus for uuid in meter.uuids))
-        whole = next((meter for meter in gpus if meter.uuids == uuids), None)
+        uuids = tuple(dict.fromkeys(uuid for meter in gpus for uuid in meter.devices))
+        whole = next((meter for meter in gpus if meter.devices == uuids), None)
         union = whole if whole is not None else NvmlMeter(uuids)
         parts[union.source, union.scope] = union
     for meter in meters:
@@ -35,6 +35,8 @@ class Total:
         self._meters = meters
         self.source = "+".join(dict.fromkeys(meter.source for meter in meters))
         self.scope = "; ".join(meter.scope for meter in meters)
+        self.tick_s = max(meter.tick_s for meter in meters)
+        self.devices = tuple(device for meter in meters for device in meter.devices)
 
     def read(self) -> Sample:
         """The joules of all, none where one has none."""

@@ -7,6 +7,7 @@ example is kept once, however often it is reported.
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import asdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import sqlalchemy as sa
 
 from tuner.errors import StoreError
 from tuner.records import ExampleRun
+from tuner.records import PassRecord
 from tuner.records import Reading
 from tuner.records import TrialRecord
 from tuner.store import schema
@@ -26,6 +28,7 @@ from tuner.store.tables import SCHEMA_VERSION
 from tuner.store.tables import example_runs
 from tuner.store.tables import optuna_studies
 from tuner.store.tables import optuna_trials
+from tuner.store.tables import passes
 from tuner.store.tables import studies
 from tuner.store.tables import trials
 from workflows.config import AgentConfig
@@ -182,7 +185,7 @@ class Store:
         )
         gone = studies.c.study_id.not_in(sa.select(optuna_studies.c.study_id))
         with self._engine.begin() as connection:
-            for table in (example_runs, trials):
+            for table in (example_runs, passes, trials):
                 connection.execute(sa.delete(table).where(table.c.trial_id.not_in(all_trials)))
             connection.execute(sa.delete(studies).where(gone | lost))
 
@@ -319,6 +322,40 @@ class Store:
         with self._engine.connect() as connection:
             return tuple(_run_of(row._asdict()) for row in connection.execute(query))
 
+    def next_window(self, trial_id: int, split: str) -> int:
+        """The number of a trial's next sitting: one more than any that left a run behind."""
+        query = sa.select(sa.func.max(example_runs.c.window)).where(
+            example_runs.c.trial_id == trial_id, example_runs.c.split == split
+        )
+        with self._engine.connect() as connection:
+            last = connection.execute(query).scalar()
+        return 0 if last is None else int(last) + 1
+
+    def save_pass(self, trial_id: int, split: str, record: PassRecord) -> None:
+        """Keep what held for a sitting as a whole."""
+        content = asdict(record)
+        content.pop("window")
+        row = {"trial_id": trial_id, "split": split, "window": record.window, "content": content}
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(passes).values(**row))
+
+    def passes(self, trial_id: int, split: str) -> tuple[PassRecord, ...]:
+        """The sittings of a trial that came to their end, in order; one that was interrupted left none."""
+        query = (
+            sa.select(passes.c.window, passes.c.content)
+            .where(passes.c.trial_id == trial_id, passes.c.split == split)
+            .order_by(passes.c.window)
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(query).all()
+        return tuple(
+            PassRecord(
+                window=row.window,
+                **{**row.content, "energy": Reading(**row.content["energy"])},
+            )
+            for row in rows
+        )
+
     def fields(self, split: str, names: Sequence[str]) -> dict[int, npt.NDArray[np.float64]]:
         """Numeric fields of all example runs by trial: arrays of (runs, names), ordered by example and repeat.
 
@@ -346,15 +383,20 @@ _TRIAL_COLUMNS = ("config", "objectives", "feasible", "replay_of", "failure")
 def _columns_of(run: ExampleRun) -> dict[str, Any]:
     plain = (
         "example_id repeat answer score error latency_s tokens_in tokens_out tokens_cached cost_usd "
-        "llm_calls tool_calls llm_s tool_only_s started_s oracle"
+        "llm_calls tool_calls llm_s tool_only_s started_s oracle window"
     )
     return {
         **{name: getattr(run, name) for name in plain.split()},
-        "energy_j": run.energy.joules,
+        "energy_j": run.energy.gross_j,
         "energy_source": run.energy.source,
         "energy_scope": run.energy.scope,
         "energy_problem": run.energy.problem,
-        "trace": pack_trace(run.spans, run.checkpoints),
+        "energy_s": run.energy.seconds,
+        "energy_idle_j": run.energy.idle_j,
+        "energy_stderr_j": run.energy.stderr_j,
+        "energy_temperature_c": run.energy.temperature_c,
+        "energy_warning": run.energy.warning,
+        "trace": pack_trace(run.spans, run.checkpoints, run.samples),
     }
 
 
@@ -363,13 +405,20 @@ def _run_of(row: Mapping[str, Any]) -> ExampleRun:
     for name in ("run_id", "trial_id", "split"):
         values.pop(name)
     reading = Reading(
-        joules=values.pop("energy_j"),
+        gross_j=values.pop("energy_j"),
         source=values.pop("energy_source"),
         scope=values.pop("energy_scope"),
         problem=values.pop("energy_problem"),
+        seconds=values.pop("energy_s"),
+        idle_j=values.pop("energy_idle_j"),
+        stderr_j=values.pop("energy_stderr_j"),
+        temperature_c=values.pop("energy_temperature_c"),
+        warning=values.pop("energy_warning"),
     )
-    spans, checkpoints = unpack_trace(values.pop("trace"))
-    return ExampleRun(**values, energy=reading, spans=spans, checkpoints=checkpoints)
+    spans, checkpoints, samples = unpack_trace(values.pop("trace"))
+    return ExampleRun(
+        **values, energy=reading, spans=spans, checkpoints=checkpoints, samples=samples
+    )
 
 
 def _exists(file: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""Spans and checkpoints as one compressed blob: prompts of one run repeat each other, so they shrink some tenfold together."""
+"""Spans, checkpoints and samples as one compressed blob: prompts of one run repeat each other, so they shrink some tenfold together."""
 
 import json
 import zlib
@@ -7,18 +7,25 @@ from dataclasses import asdict
 from workflows.base import Checkpoint
 from workflows.trace import Span
 
+Samples = tuple[tuple[float, float], ...]
 
-def pack_trace(spans: tuple[Span, ...], checkpoints: tuple[Checkpoint, ...]) -> bytes:
+
+def pack_trace(
+    spans: tuple[Span, ...], checkpoints: tuple[Checkpoint, ...], samples: Samples
+) -> bytes:
     """The blob that `unpack_trace` reads."""
     content = {
         "spans": [asdict(span) for span in spans],
         "checkpoints": [asdict(checkpoint) for checkpoint in checkpoints],
+        "samples": samples,
     }
     return zlib.compress(json.dumps(content, ensure_ascii=False).encode(), level=6)
 
 
-def unpack_trace(blob: bytes) -> tuple[tuple[Span, ...], tuple[Checkpoint, ...]]:
-    """Spans and checkpoints, as they were packed."""
+def unpack_trace(blob: bytes) -> tuple[tuple[Span, ...], tuple[Checkpoint, ...], Samples]:
+    """Spans, checkpoints and samples, as they were packed; blobs of before have no samples."""
     content = json.loads(zlib.decompress(blob))
     spans = tuple(Span(**span) for span in content["spans"])
-    return spans, tuple(Checkpoint(**checkpoint) for checkpoint in content["checkpoints"])
+    checkpoints = tuple(Checkpoint(**checkpoint) for checkpoint in content["checkpoints"])
+    samples = tuple((seconds, joules) for seconds, joules in content.get("samples", ()))
+    return spans, checkpoints, samples

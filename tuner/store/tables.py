@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """Revision of the newest migration; a test holds the two together."""
 
 VERSION_TABLE = "tuner_alembic_version"
@@ -77,5 +77,20 @@ example_runs = sa.Table(
     sa.Column("started_s", sa.Float, nullable=False),
     sa.Column("trace", sa.LargeBinary, nullable=False),
     sa.Column("oracle", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("window", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("energy_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("energy_idle_j", sa.Float),
+    sa.Column("energy_stderr_j", sa.Float),
+    sa.Column("energy_temperature_c", sa.Float),
+    sa.Column("energy_warning", sa.Text),
     sa.UniqueConstraint("trial_id", "split", "example_id", "repeat", name="tuner_one_run_each"),
+)
+
+passes = sa.Table(
+    "tuner_passes",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("split", sa.String(16), primary_key=True),
+    sa.Column("window", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("content", sa.JSON, nullable=False),
 )

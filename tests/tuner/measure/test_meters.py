@@ -62,11 +62,11 @@ def test_missing_energy_is_none_with_a_reason_and_present_energy_is_not_zero(met
     reading = between(meter, first, meter.read())
     assert (reading.source, reading.scope) == (meter.source, meter.scope)
     if isinstance(meter, NoMeter):
-        assert reading.joules is None
+        assert reading.gross_j is None
         assert reading.problem
     else:
-        assert reading.joules is not None
-        assert reading.joules > 0
+        assert reading.gross_j is not None
+        assert reading.gross_j > 0
         assert reading.problem is None
 
 
@@ -76,8 +76,8 @@ def test_adjoining_windows_add_up(meter, work):
     b = meter.read()
     work()
     c = meter.read()
-    whole = between(meter, a, c).joules
-    parts = [between(meter, a, b).joules, between(meter, b, c).joules]
+    whole = between(meter, a, c).gross_j
+    parts = [between(meter, a, b).gross_j, between(meter, b, c).gross_j]
     if whole is None:
         assert parts == [None, None]
     else:
@@ -95,7 +95,7 @@ def test_adjoining_windows_add_up(meter, work):
 )
 def test_an_invalid_window_has_no_joules(first, last, reason):
     reading = between(NoMeter(), first, last)
-    assert reading.joules is None
+    assert reading.gross_j is None
     assert reason in reading.problem
 
 

@@ -12,7 +12,7 @@ from tuner.measure.nvml import list_gpus
 def joules_over(meter, nvml, seconds):
     first = meter.read()
     nvml.now_s += seconds
-    return between(meter, first, meter.read()).joules
+    return between(meter, first, meter.read()).gross_j
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_reset_that_the_other_gpu_would_hide_is_found_and_not_forgotten(nvml):
     assert meter.read().joules is None
     nvml.now_s += 1e6
     reading = between(meter, first, meter.read())
-    assert reading.joules is None
+    assert reading.gross_j is None
     assert "GPU-steady: the energy counter went back" in reading.problem
 
 
@@ -70,7 +70,7 @@ def test_a_gpu_that_falls_off_the_bus_is_a_problem_from_then_on(nvml):
     nvml.now_s += 1
     nvml.gpus[1].fault = pynvml.NVML_ERROR_GPU_IS_LOST
     reading = between(meter, first, meter.read())
-    assert reading.joules is None
+    assert reading.gross_j is None
     assert reading.problem == "GPU-rising: GPU is lost"
 
 
@@ -161,5 +161,5 @@ def test_a_real_gpu_draws_power():
     first = meter.read()
     time.sleep(1.0)
     reading = between(meter, first, meter.read())
-    assert reading.joules is not None
-    assert 1 < reading.joules < 2000
+    assert reading.gross_j is not None
+    assert 1 < reading.gross_j < 2000

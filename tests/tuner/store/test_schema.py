@@ -84,7 +84,9 @@ def test_the_schema_version_is_the_newest_revision(migrated):
 def test_what_an_older_tuner_kept_is_still_there(url, migrated):
     """A run of schema 0001, before agents could be told when they are right."""
     with migrated.begin() as connection:
-        connection.execute(sa.text("ALTER TABLE tuner_example_runs DROP COLUMN oracle"))
+        for column in ("oracle", "window", *(f"energy_{name}" for name in SINCE_0003)):
+            connection.execute(sa.text(f'ALTER TABLE tuner_example_runs DROP COLUMN "{column}"'))
+        connection.execute(sa.text("DROP TABLE tuner_passes"))
         for row in (
             "studies (study_id, study_name) VALUES (7, 's')",
             "trials (trial_id, number, study_id, state) VALUES (9, 0, 7, 'COMPLETE')",
@@ -118,7 +120,10 @@ def test_what_an_older_tuner_kept_is_still_there(url, migrated):
     (run,) = Store.create(url, "s").runs(9, "search")
     assert (run.answer, run.score, run.oracle) == ("Oak", 1.0, False)
     assert (run.spans[0].output, run.spans[0].speculative) == (" Oak", False)
+    assert (run.window, run.samples, run.energy.idle_j, run.energy.net_j) == (0, (), None, None)
 
+
+SINCE_0003 = ("s", "idle_j", "stderr_j", "temperature_c", "warning")
 
 OLD_TRACE = zlib.compress(
     json.dumps(
@@ -148,7 +153,7 @@ def test_migrating_again_changes_nothing(migrated):
 def test_tables_of_a_newer_tuner_are_refused_for_reading_and_writing(url, migrated):
     set_version(url, "9999")
     for open_ in (Store.open, Store.create):
-        with pytest.raises(StoreError, match=r"newer tuner \(schema 9999, this one knows 0002\)"):
+        with pytest.raises(StoreError, match=r"newer tuner \(schema 9999, this one knows 0003\)"):
             open_(url, "s")
 
 

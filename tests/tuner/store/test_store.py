@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tuner.errors import StoreError
 from tuner.records import ExampleRun
+from tuner.records import PassRecord
 from tuner.records import Reading
 from tuner.store import Store
 from tuner.store import schema
@@ -40,6 +41,18 @@ SPANS = st.builds(
     attempt=st.integers(1, 11),
     error=st.none() | text,
 )
+READINGS = st.builds(
+    Reading,
+    st.none() | seconds,
+    st.sampled_from(["rapl", "none"]),
+    text,
+    st.none() | text,
+    seconds,
+    st.none() | seconds,
+    st.none() | seconds,
+    st.none() | seconds,
+    st.none() | text,
+)
 RUNS = st.builds(
     ExampleRun,
     example_id=name,
@@ -48,9 +61,7 @@ RUNS = st.builds(
     score=st.floats(0, 1),
     error=st.none() | text,
     latency_s=seconds,
-    energy=st.builds(
-        Reading, st.none() | seconds, st.sampled_from(["rapl", "none"]), text, st.none() | text
-    ),
+    energy=READINGS,
     tokens_in=st.none() | count,
     tokens_out=st.none() | count,
     tokens_cached=st.none() | count,
@@ -64,6 +75,8 @@ RUNS = st.builds(
         st.builds(Checkpoint, count, st.none() | text, count, seconds), max_size=3
     ).map(tuple),
     spans=st.lists(SPANS, max_size=3).map(tuple),
+    window=st.integers(0, 3),
+    samples=st.lists(st.tuples(seconds, seconds), max_size=3).map(tuple),
 )
 CONFIG = AgentConfig(workflow="direct", model="m", params={"few_shot": 2, "temperature": 0.5})
 
@@ -141,6 +154,25 @@ def test_an_example_run_comes_back_exactly(store, optuna_study, run):
     row = [getattr(run, name) for name in names]
     expected = np.array([row], dtype=float)  # None is NaN here
     np.testing.assert_array_equal(store.fields("search", names)[trial_id], expected)
+
+
+def test_sittings_are_kept_and_numbered(optuna_study, store):
+    trial_id = optuna_study.ask()._trial_id
+    assert store.next_window(trial_id, "search") == 0
+    store.save_run(trial_id, "search", plain_run(), owner="me", search_s=0.0)
+    assert store.next_window(trial_id, "search") == 1
+    assert store.next_window(trial_id, "holdout") == 0
+    sitting = PassRecord(
+        0,
+        Reading(5.0, "rapl", "package", seconds=2.0, idle_j=1.0),
+        0.5,
+        servers={"m": {"engine": "vllm", "kv_bytes_max": None}},
+        isolation={"m": "cleared"},
+        load={"concurrency": 1},
+    )
+    store.save_pass(trial_id, "search", sitting)
+    assert store.passes(trial_id, "search") == (sitting,)
+    assert store.passes(trial_id, "holdout") == ()
 
 
 def test_an_example_is_kept_once_and_its_time_counted_once(store, optuna_study):
