@@ -14,6 +14,7 @@ import socket
 import time
 import warnings
 from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any
@@ -37,6 +38,7 @@ from tuner.executors import Executor
 from tuner.executors.local import LocalExecutor
 from tuner.measure import Meter
 from tuner.measure import make_meter
+from tuner.measure.window import total
 from tuner.objectives import OBJECTIVES
 from tuner.records import ExampleRun
 from tuner.results import Front
@@ -60,6 +62,9 @@ LISTED_CONFIGS = 5000
 
 FAILURES_IN_A_ROW = 3
 """After so many failed trials the cause is not the config."""
+
+MOST_ENERGY_ERROR = 0.05
+"""Standard error of a pass's energy above which it is refused: configs that differ by less could not be told apart."""
 
 OWNER_SILENT_S = 600.0
 """How long an owner on another machine may go without finishing an example before it counts as gone."""
@@ -282,8 +287,8 @@ class _Search:
                 metered = objective.needs == "meter"
                 why = lacking.energy.problem if metered else "the server reported no token counts"
                 raise TrialError(f"{name} was not measured on example {lacking.example_id}: {why}")
-            if value == 0 and objective.needs == "meter":
-                raise TrialError(f"{name}: the meter's count never moved during the pass")
+            if objective.needs == "meter":
+                _require_sure(name, runs)
             values[name] = value
         return values
 
@@ -362,6 +367,21 @@ class _Search:
                 await self._pass(point.trial.number, point.trial.trial_id, config, "holdout")
 
 
+def _require_sure(objective: str, runs: Sequence[ExampleRun]) -> None:
+    """Raise TrialError for energy of a pass too short for how often its meter counts."""
+    energy = total([run.energy for run in runs])
+    if not energy.gross_j:
+        raise TrialError(f"{objective}: the meter's count never moved during the pass")
+    error = (energy.stderr_j or 0.0) / energy.gross_j
+    if error > MOST_ENERGY_ERROR:
+        needed_s = energy.seconds * error / MOST_ENERGY_ERROR
+        raise TrialError(
+            f"{objective}: a pass of {energy.seconds:.2g} s is too short for a meter that counts so seldom: "
+            f"± {100 * error:.0f} %, and {100 * MOST_ENERGY_ERROR:.0f} % is allowed; "
+            f"ask questions for {needed_s:.2g} s or more (task: examples)"
+        )
+
+
 def _excess(bound: Condition, value: float) -> float:
     """By how much a value breaks its bound; 0 or less when it does not."""
     limit = float(bound.value)
@@ -429,7 +449,12 @@ def _provenance(
                 "settings": endpoint.settings.model_dump(mode="json"),
                 "serve": endpoint.serve,
                 "cache": cache if endpoint.clear_cache() else "shared",
-                "energy": {"source": meters[name].source, "scope": meters[name].scope},
+                "energy": {
+                    "source": meters[name].source,
+                    "scope": meters[name].scope,
+                    "tick_s": meters[name].tick_s,
+                    "gpus": len(meters[name].devices) or None,
+                },
             }
             for name, endpoint in endpoints.items()
         },

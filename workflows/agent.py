@@ -14,7 +14,10 @@ from workflows.llm import ChatClient
 from workflows.session import Oracle
 from workflows.session import Session
 from workflows.table import make_workflow
+from workflows.tools import Delayed
+from workflows.tools import Kit
 from workflows.tools import Toolbox
+from workflows.tools import Toolkit
 from workflows.tools import load_toolkits
 
 
@@ -22,13 +25,20 @@ class Agent:
     """Answers questions under one config."""
 
     def __init__(
-        self, workflow: Workflow, *, llms: Mapping[str, LLM], actor: str, pack: AgentPack
+        self,
+        workflow: Workflow,
+        *,
+        llms: Mapping[str, LLM],
+        actor: str,
+        pack: AgentPack,
+        tool_delay_s: float = 0.0,
     ) -> None:
         self._workflow = workflow
         self._llms = llms
         self._actor = actor
         self._pack = pack
         self._toolkits = load_toolkits(pack)
+        self._tool_delay_s = tool_delay_s
 
     async def run(self, question: str, *, seed: int = 0) -> Outcome:
         """Answer one question. Raises what the model or a tool raised."""
@@ -41,20 +51,31 @@ class Agent:
             llms=self._llms,
             actor=self._actor,
             pack=self._pack,
-            tools=Toolbox([toolkit() for toolkit in self._toolkits]),
+            tools=Toolbox([self._opened(toolkit) for toolkit in self._toolkits]),
             seed=seed,
             oracle=oracle,
         )
+
+    def _opened(self, toolkit: Toolkit) -> Kit:
+        kit = toolkit()
+        return Delayed(kit, self._tool_delay_s) if self._tool_delay_s else kit
 
     async def run_session(self, question: str, session: Session) -> Outcome:
         """Answer one question within a session of this agent's."""
         return session.outcome(await self._workflow.run(question, session))
 
 
-def build(config: AgentConfig, *, llms: Mapping[str, LLM], pack: AgentPack) -> Agent:
+def build(
+    config: AgentConfig,
+    *,
+    llms: Mapping[str, LLM],
+    pack: AgentPack,
+    tool_delay_s: float = 0.0,
+) -> Agent:
     """The agent that a config describes, on models by the names that the config has for them.
 
-    Raises ConfigError for an unknown workflow, a bad param, a pack that the workflow cannot answer
+    Every tool call takes `tool_delay_s` longer: for measuring tools that answer at once as if they were
+    behind a network. Raises ConfigError for an unknown workflow, a bad param, a pack that the workflow cannot answer
     from, or a model that is not there.
     """
     workflow = make_workflow(config.workflow, config.params, pack)
@@ -63,7 +84,7 @@ def build(config: AgentConfig, *, llms: Mapping[str, LLM], pack: AgentPack) -> A
             raise ConfigError(
                 f"model {name!r} is not there; there are: {', '.join(llms) or 'none'}"
             )
-    return Agent(workflow, llms=llms, actor=config.model, pack=pack)
+    return Agent(workflow, llms=llms, actor=config.model, pack=pack, tool_delay_s=tool_delay_s)
 
 
 def load(path: str | Path, *, api_base: str | Mapping[str, str] | None = None) -> Agent:

@@ -91,3 +91,27 @@ def test_a_config_that_cannot_be_built_is_refused_by_file(tmp_path: Path, pack: 
     path = exported(tmp_path, pack, config=AgentConfig(workflow="magic", model="m"))
     with pytest.raises(ConfigError, match=r"best\.yaml: unknown workflow 'magic'"):
         workflows.load(path)
+
+
+async def test_tools_may_be_made_to_take_as_long_as_those_behind_a_network(pack: AgentPack) -> None:
+    config = AgentConfig(workflow="react", model="m", params={"thoughts": False})
+    replies = [" search[Anna]", " finish[Oak]"]
+    waits = []
+    for delay_s in (0.0, 0.05):
+        agent = build(config, llms={"m": ScriptedLLM(replies)}, pack=pack, tool_delay_s=delay_s)
+        outcome = await agent.run("Where is Anna?")
+        (seen,) = [span for span in outcome.spans if span.kind == "tool"]
+        waits.append((seen.end_s - seen.start_s, seen.output))
+    assert waits[0][1] == waits[1][1]
+    assert waits[0][0] < 0.05 <= waits[1][0]
+
+
+def test_a_delayed_kit_forks_like_the_one_within(pack: AgentPack) -> None:
+    agent = build(
+        AgentConfig(workflow="react", model="m"),
+        llms={"m": ScriptedLLM([])},
+        pack=pack,
+        tool_delay_s=0.1,
+    )
+    tools = agent.open_session().tools
+    assert list(tools.fork()) == list(tools)

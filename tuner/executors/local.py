@@ -77,7 +77,12 @@ class LocalExecutor:
         meter = total([self._meters[name] for name in config.models()])
         idle_w = await self._idle_power_w(config.models(), meter)
         energy = await evaluate(
-            build(config, llms=self._clients, pack=self._task.pack),
+            build(
+                config,
+                llms=self._clients,
+                pack=self._task.pack,
+                tool_delay_s=self._task.tool_delay_s,
+            ),
             examples,
             task=self._task,
             meter=meter,

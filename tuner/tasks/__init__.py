@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ class Task:
     holdout: tuple[Example, ...]
     score: Callable[[Example, str], Awaitable[float]]
     """Example and answer to a score in 0 … 1."""
+    tool_delay_s: float = 0.0
+    """What every tool call takes longer."""
 
     def examples(self, split: Split) -> tuple[Example, ...]:
         """The examples of a split, in the study's one shuffled order."""
@@ -71,7 +74,7 @@ class Task:
 
     def fingerprint(self) -> str:
         """16 hex digits that change when a question, an answer or the pack does."""
-        content = {
+        content: dict[str, Any] = {
             "name": self.name,
             "pack": self.pack.model_dump(mode="json"),
             "examples": [
@@ -80,6 +83,8 @@ class Task:
                 for example in self.examples(split)
             ],
         }
+        if self.tool_delay_s:  # left out otherwise: studies of before had none
+            content["tool_delay_s"] = self.tool_delay_s
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -91,6 +96,12 @@ class TaskOptions(BaseModel):
     examples: int = Field(default=24, ge=1, description="questions in the search split")
     holdout: int = Field(default=48, ge=0, description="questions in the holdout split")
     seed: int = Field(default=0, ge=0, description="draws and orders the questions")
+    tool_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="what every tool call takes longer, as if it went over a network",
+    )
 
 
 def task_options(name: str) -> type[TaskOptions]:
@@ -107,4 +118,4 @@ def load_task(name: str, options: TaskOptions, *, base: Path) -> Task:
     Raises DataError for a file that is missing, malformed or too short.
     """
     load: Callable[[Any, Path], Task] = import_module(TASKS[name]).load
-    return load(options, base)
+    return replace(load(options, base), tool_delay_s=options.tool_delay_s)

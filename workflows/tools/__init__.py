@@ -4,6 +4,7 @@ A toolkit is opened once per question, so that whatever its tools remember (the 
 belongs to that question alone; a workflow that tries several ways forks what was opened.
 """
 
+import asyncio
 import copy
 from collections.abc import Awaitable
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from importlib import import_module
 from typing import Protocol
 
@@ -52,6 +54,30 @@ class Kit(Protocol):
 
 
 Toolkit = Callable[[], Kit]
+
+
+@dataclass(frozen=True, slots=True)
+class Delayed:
+    """A kit each of whose tools takes so much longer: what it stands for is not on this machine."""
+
+    kit: Kit
+    delay_s: float
+
+    def __copy__(self) -> "Delayed":
+        return Delayed(copy.copy(self.kit), self.delay_s)
+
+    def tools(self) -> Iterable[Tool]:
+        """The kit's tools, each after a wait."""
+        return [replace(tool, call=self._after_a_wait(tool.call)) for tool in self.kit.tools()]
+
+    def _after_a_wait(
+        self, call: Callable[[str], Awaitable[str]]
+    ) -> Callable[[str], Awaitable[str]]:
+        async def delayed(argument: str) -> str:
+            await asyncio.sleep(self.delay_s)
+            return await call(argument)
+
+        return delayed
 
 
 class Toolbox(Mapping[str, Tool]):
