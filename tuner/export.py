@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tuner import front as pareto
+from tuner.costs import costs_of
 from tuner.errors import UserError
 from tuner.objectives import OBJECTIVES
 from tuner.results import Front
@@ -93,7 +94,7 @@ def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
             "task": {**study.spec.task, "fingerprint": task.fingerprint()},
             "load": study.spec.load.model_dump(),
             "cache": {name: model["cache"] for name, model in models.items()},
-            "measured": _measured(found, point),
+            "measured": _measured(found, point, store, study),
             "energy": {name: model["energy"] for name, model in models.items()},
             "versions": row.provenance["versions"],
             "python": row.provenance["python"],
@@ -128,11 +129,16 @@ def _needed(pack: AgentPack, config: AgentConfig) -> AgentPack:
     return pack.model_copy(update={"demonstrations": pack.demonstrations[:most]})
 
 
-def _measured(front: Front, point: Point) -> dict[str, Any]:
+def _measured(front: Front, point: Point, store: Store, study: LoadedStudy) -> dict[str, Any]:
+    load = study.spec.load.model_dump()
+    trial_id = point.trial.trial_id
     return {
-        same.split: describe(same)
+        same.split: {
+            **describe(same),
+            "costs": costs_of(store.runs(trial_id, same.split), load=load).model_dump(mode="json"),
+        }
         for same in (*front.search, *front.confirmed)
-        if same.trial.trial_id == point.trial.trial_id
+        if same.trial.trial_id == trial_id
     }
 
 

@@ -27,6 +27,7 @@ VERBS: Mapping[str, str] = {
     "trace": "tuner.cli.trace",
     "export": "tuner.cli.export",
     "ask": "tuner.cli.ask",
+    "forecast": "tuner.cli.forecast",
     "dashboard": "tuner.cli.dashboard",
 }
 """Verb to the module whose function of the same name it is."""
