@@ -1,15 +1,18 @@
-"""Latency and idle time of finished runs; apart from the meters, because it needs nothing but the records.
+"""Where the time of finished runs went; apart from the meters, because it needs nothing but the records.
 
 Quantiles interpolate linearly between order statistics (Hyndman and Fan's definition 7, numpy's default):
 quantile q of n sorted values lies at position (n − 1)·q.
 """
 
+from collections import defaultdict
+from collections.abc import Iterable
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tuner.records import ExampleRun
+from workflows.trace import Span
 from workflows.trace import union_s
 
 
@@ -31,23 +34,105 @@ def summarise(latencies_s: Sequence[float]) -> Latency:
     return Latency(len(latencies_s), float(np.mean(latencies_s)), float(p50_s), float(p95_s))
 
 
-def idle_share(runs: Sequence[ExampleRun]) -> float | None:
-    """The share of their window in which no model call of any of these runs was in flight, 0 … 1.
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Where one query's latency went; the four add up to it."""
 
-    The runs are of one pass; the window is from the start of the first to the end of the last. Over a whole
-    pass this is how long the device sat idle, over a single run how long that query did not use it. None
-    where it cannot be known: no runs, a window of no length, or runs that were kept without their spans.
+    llm_only_s: float
+    overlap_s: float
+    """Calls of the model and of tools in flight at once."""
+    tool_only_s: float
+    other_s: float
+    """Neither: the workflow's own work, and waiting between tries."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTime:
+    """What the device did while queries were answered; prefill, decode and idle add up to the window."""
+
+    window_s: float
+    """From the start of the first query to the end of the last."""
+    prefill_s: float | None
+    """Calls in flight, but none that has begun to write: prompts are read, or wait in the server's queue."""
+    decode_s: float | None
+    """At least one call is being written; prompts that are read meanwhile count here."""
+    idle_s: float
+    """No call of the model in flight."""
+
+
+def lacks_spans(run: ExampleRun) -> bool:
+    """Whether a run made calls and was kept without them, so that what they did is not known."""
+    return not run.spans and run.llm_calls + run.tool_calls > 0
+
+
+def breakdown(run: ExampleRun) -> Breakdown | None:
+    """Where the latency of one query went; None for a run that was kept without its spans."""
+    if lacks_spans(run):
+        return None
+    calls, tools = (
+        _clip([(s.start_s, s.end_s) for s in run.spans if s.kind == kind], 0.0, run.latency_s)
+        for kind in ("llm", "tool")
+    )
+    llm_s, tool_s, either_s = union_s(calls), union_s(tools), union_s(calls + tools)
+    return Breakdown(
+        llm_only_s=max(0.0, either_s - tool_s),
+        overlap_s=max(0.0, llm_s + tool_s - either_s),
+        tool_only_s=max(0.0, either_s - llm_s),
+        other_s=max(0.0, run.latency_s - either_s),
+    )
+
+
+def device_time(runs: Iterable[ExampleRun]) -> DeviceTime | None:
+    """What the device did over any number of windows, as far as these runs made it.
+
+    Windows are looked at one by one, since each has its own origin, and added up. None where this cannot be
+    known: no runs, no time, or runs that were kept without their spans; prefill and decode are also None
+    where a reply was not streamed, so that its first token was not seen.
     """
-    if not runs or any(run.llm_calls > 0 and not run.spans for run in runs):
+    windows = defaultdict(list)
+    for run in runs:
+        if lacks_spans(run):
+            return None
+        windows[run.window].append(run)
+    window_s = busy_s = decode_s = 0.0
+    for window in windows.values():
+        start_s = min(run.started_s for run in window)
+        end_s = max(run.started_s + run.latency_s for run in window)
+        calls = [(run.started_s, s) for run in window for s in run.spans if s.kind == "llm"]
+        in_flight = [(origin_s + span.start_s, origin_s + span.end_s) for origin_s, span in calls]
+        written = [(origin_s + _written_s(span), origin_s + span.end_s) for origin_s, span in calls]
+        window_s += end_s - start_s
+        busy_s += union_s(_clip(in_flight, start_s, end_s))
+        decode_s += union_s(_clip(written, start_s, end_s))
+    if window_s <= 0:
         return None
-    start_s = min(run.started_s for run in runs)
-    end_s = max(run.started_s + run.latency_s for run in runs)
-    if end_s <= start_s:
-        return None
-    calls = [
-        (max(run.started_s + span.start_s, start_s), min(run.started_s + span.end_s, end_s))
-        for run in runs
-        for span in run.spans
-        if span.kind == "llm"
-    ]
-    return min(1.0, max(0.0, 1 - union_s(calls) / (end_s - start_s)))
+    spans = (span for window in windows.values() for run in window for span in run.spans)
+    streamed = not any(s.kind == "llm" and s.ttft_s is None and s.output for s in spans)
+    return DeviceTime(
+        window_s=window_s,
+        prefill_s=max(0.0, busy_s - decode_s) if streamed else None,
+        decode_s=decode_s if streamed else None,
+        idle_s=max(0.0, window_s - busy_s),
+    )
+
+
+def idle_share(runs: Sequence[ExampleRun]) -> float | None:
+    """The share of their windows in which no model call of any of these runs was in flight, 0 … 1.
+
+    Over a whole pass this is how long the device sat idle, over a single run how long that query did not use
+    it. None where `device_time` is.
+    """
+    time = device_time(runs)
+    return None if time is None else time.idle_s / time.window_s
+
+
+def _written_s(span: Span) -> float:
+    """When the reply began, since the run's start; its end for a call that had none."""
+    return span.end_s if span.ttft_s is None else span.start_s + span.ttft_s
+
+
+def _clip(
+    intervals: list[tuple[float, float]], low: float, high: float
+) -> list[tuple[float, float]]:
+    clipped = [(max(start, low), min(end, high)) for start, end in intervals]
+    return [(start, end) for start, end in clipped if start < end]

@@ -1,8 +1,14 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.measure.latency import Breakdown
+from tuner.measure.latency import DeviceTime
 from tuner.measure.latency import Latency
+from tuner.measure.latency import breakdown
+from tuner.measure.latency import device_time
 from tuner.measure.latency import idle_share
 from tuner.measure.latency import summarise
 from tuner.records import ExampleRun
@@ -12,13 +18,13 @@ from workflows.trace import Span
 seconds = st.floats(min_value=0, max_value=1e5, allow_nan=False)
 
 
-def make_run(*calls, started_s=0.0, latency_s=10.0, tools=()):
-    """A run with model calls and tool calls at (start, end), in seconds since it started."""
-    spans = tuple(
-        Span(kind=kind, name="x", start_s=start, end_s=end, input="", output="")
-        for kind, times in (("llm", calls), ("tool", tools))
-        for start, end in times
-    )
+def make_run(*calls, started_s=0.0, latency_s=10.0, tools=(), window=0):
+    """A run with model calls at (start, end) or (start, first chunk, end), and tool calls at (start, end)."""
+    spans = [
+        Span("llm", "x", start, end, "", "text", first[0] - start if first else None)
+        for start, *first, end in calls
+    ]
+    spans += [Span("tool", "x", start, end, "", "text") for start, end in tools]
     return ExampleRun(
         example_id="1",
         repeat=0,
@@ -37,7 +43,8 @@ def make_run(*calls, started_s=0.0, latency_s=10.0, tools=()):
         tool_only_s=0.0,
         started_s=started_s,
         checkpoints=(),
-        spans=spans,
+        spans=tuple(spans),
+        window=window,
     )
 
 
@@ -90,20 +97,68 @@ def test_queries_fill_the_gaps_of_one_another():
 def test_what_cannot_be_known_is_none():
     assert idle_share([]) is None
     assert idle_share([make_run(latency_s=0.0)]) is None
-    stripped = make_run((0, 5))
-    object.__setattr__(stripped, "spans", ())
-    assert idle_share([stripped]) is None
+    assert idle_share([replace(make_run((0, 5)), spans=())]) is None
 
 
 def test_a_query_that_never_asks_the_model_leaves_it_idle():
     assert idle_share([make_run(tools=[(0, 10)])]) == 1.0
 
 
+def test_windows_are_looked_at_one_by_one_and_added_up():
+    first = make_run((0, 5))
+    second = make_run((0, 15), started_s=2.0, latency_s=30.0, window=1)
+    assert idle_share([first, second]) == pytest.approx(20 / 40)
+    assert idle_share([first, replace(second, window=0)]) == pytest.approx(15 / 32)
+
+
+def test_a_latency_is_broken_down_into_who_was_waited_for():
+    run = make_run((0, 4), (1, 3), (5, 6), tools=[(3, 5), (2, 4), (8, 9)])
+    assert breakdown(run) == Breakdown(
+        llm_only_s=pytest.approx(3),
+        overlap_s=pytest.approx(2),
+        tool_only_s=pytest.approx(2),
+        other_s=pytest.approx(3),
+    )
+
+
+def test_what_lies_outside_a_run_is_not_its_latency():
+    run = make_run((-1, 2), (11, 12), tools=[(9, 15)])
+    assert breakdown(run) == Breakdown(2, 0, 1, 7)
+
+
+def test_without_spans_nothing_is_broken_down():
+    assert breakdown(make_run()) == Breakdown(0, 0, 0, 10)
+    assert breakdown(replace(make_run(tools=[(0, 1)]), spans=())) is None
+
+
+def test_a_device_reads_prompts_until_one_call_is_written():
+    # Read: 0–1, 2–4, 7–8. Written: 1–3, 4–5, 8–9. So what was read from 2 to 3 hides behind what was written.
+    runs = [make_run((0, 1, 3)), make_run((0, 2, 3), (5, 6, 7), started_s=2.0, latency_s=8.0)]
+    assert device_time(runs) == DeviceTime(window_s=10, prefill_s=3, decode_s=4, idle_s=3)
+
+
+def test_device_times_of_windows_add_up():
+    runs = [make_run((0, 1, 3)), make_run((0, 1, 3), started_s=1.0, window=1)]
+    assert device_time(runs) == DeviceTime(window_s=20, prefill_s=2, decode_s=4, idle_s=14)
+
+
+def test_replies_that_were_not_streamed_leave_prefill_and_decode_unknown():
+    run = make_run((0, 1, 3), (4, 6))
+    assert device_time([run]) == DeviceTime(window_s=10, prefill_s=None, decode_s=None, idle_s=5)
+
+
+def test_a_call_that_brought_no_text_was_never_written():
+    run = make_run((0, 1, 3), (4, 6))
+    silent = replace(run.spans[1], output="", error="refused")
+    run = replace(run, spans=(run.spans[0], silent))
+    assert device_time([run]) == DeviceTime(window_s=10, prefill_s=3, decode_s=2, idle_s=5)
+
+
 @st.composite
 def runs(draw):
     latency_s = draw(st.floats(min_value=0.1, max_value=100))
     edges = st.floats(min_value=0, max_value=latency_s)
-    calls = [sorted(pair) for pair in draw(st.lists(st.tuples(edges, edges), max_size=5))]
+    calls = [sorted(times) for times in draw(st.lists(st.tuples(edges, edges, edges), max_size=5))]
     return make_run(
         *calls,
         started_s=draw(st.floats(min_value=0, max_value=100)),
@@ -123,3 +178,13 @@ def test_idle_is_a_share_and_unions_count_where_sums_would_not(pass_runs):
     sum_s = sum(span.end_s - span.start_s for span in calls)
     longest_s = max((span.end_s - span.start_s for span in calls), default=0.0)
     assert 1 - sum_s / window_s - 1e-9 <= share <= 1 - longest_s / window_s + 1e-9
+
+
+@given(st.lists(runs(), min_size=1, max_size=6))
+def test_parts_of_a_time_add_up_to_it(pass_runs):
+    time = device_time(pass_runs)
+    assert time.prefill_s + time.decode_s + time.idle_s == pytest.approx(time.window_s)
+    for run in pass_runs:
+        parts = breakdown(run)
+        sum_s = parts.llm_only_s + parts.overlap_s + parts.tool_only_s + parts.other_s
+        assert sum_s == pytest.approx(run.latency_s)
