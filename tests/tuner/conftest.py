@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ def run_of(example: str, score: float, latency_s: float, joules: float | None) -
         score=score,
         error=None,
         latency_s=latency_s,
-        energy=Reading(joules, "cpu-estimate", "server process 1", problem),
+        energy=Reading(joules, "cpu-estimate", "server process 1", problem, latency_s),
         tokens_in=30,
         tokens_out=5,
         tokens_cached=0,
@@ -211,6 +212,7 @@ def run_of(example: str, score: float, latency_s: float, joules: float | None) -
             Span("llm", "m", 0.0, latency_s / 2, "Where?", "search[Elm]", 0.1, 30, 5, 0),
             Span("tool", "search", latency_s / 2, latency_s, "Elm", "A village.", error="slow"),
         ),
+        samples=() if joules is None else ((latency_s, joules),),
     )
 
 
@@ -286,8 +288,8 @@ def _keep_trial(
     trial_id = store.trial_id(trial.number)
     store.save_config(trial_id, config)
     for split, rows in (("search", found.search), ("holdout", found.holdout)):
-        for example, row in zip(task.examples(split), rows, strict=False):
-            run = run_of(example.id, *row)
+        for sitting, (example, row) in enumerate(zip(task.examples(split), rows, strict=False)):
+            run = replace(run_of(example.id, *row), window=sitting)
             store.save_run(trial_id, split, run, owner="test", search_s=1.0)
     if found.failure is not None:
         store.finish(trial_id, failure=found.failure)

@@ -21,13 +21,15 @@ def trace(
     from tuner.cli.output import print_json
     from tuner.cli.show import find_trial
     from tuner.errors import UserError
+    from tuner.measure.attribution import attribute_all
     from tuner.results import open_results
     from tuner.spec import load_study
 
     loaded = load_study(study)
     store = open_results(loaded)
     found = find_trial(store, trial)
-    runs = [run for split in ("search", "holdout") for run in store.runs(found.trial_id, split)]
+    splits = [store.runs(found.trial_id, split) for split in ("search", "holdout")]
+    runs = [run for split in splits for run in split]
     chosen = [run for run in runs if run.example_id == example]
     if not chosen:
         raise UserError(
@@ -37,6 +39,8 @@ def trace(
     if as_json:
         print_json([asdict(run) for run in chosen])
         return
+    # Windows are numbered within a split, and what a question used shows in the whole of its window.
+    used = {key: own for split in splits for key, own in attribute_all(split).items()}
     for run in chosen:
         told = ", told when it was right (oracle)" if run.oracle else ""
         print(f"example {run.example_id}: answer {run.answer!r}, score {run.score:g}{told}")
@@ -63,9 +67,18 @@ def trace(
             )
             if span.kind == "llm":
                 shown = span.input
-        for checkpoint in run.checkpoints:
+        own = used.get((run.example_id, run.repeat))
+        for number, checkpoint in enumerate(run.checkpoints):
             answer = "unknown" if checkpoint.answer is None else repr(checkpoint.answer)
-            print(f"\ncheckpoint {checkpoint.budget} at {checkpoint.elapsed_s:.3f} s: {answer}")
+            joules = "" if own is None else f", {own.checkpoints_j[number]:.3g} J"
+            print(
+                f"\ncheckpoint {checkpoint.budget} at {checkpoint.elapsed_s:.3f} s{joules}: {answer}"
+            )
+        if own is not None:
+            print(
+                f"\n{own.joules:.3g} J: {own.llm_j:.3g} while the model worked, "
+                f"{own.tool_j:.3g} while tools did ({run.energy.source})"
+            )
 
 
 def _indented(text: str, mark: str) -> str:

@@ -9,6 +9,10 @@ import httpx
 import pytest
 
 from tuner.cli import VERBS
+from tuner.records import PassRecord
+from tuner.records import Reading
+from tuner.spec import load_study
+from tuner.store import Store
 from workflows.config import load_agent_file
 
 
@@ -146,12 +150,32 @@ def test_show(tuner, said, path):
     assert content["sources"] == {"energy": "cpu-estimate"}
     assert [example["split"] for example in content["examples"]] == ["search"] * 4 + ["holdout"] * 4
     example = content["examples"][0]
-    assert (example["score"], example["energy"]["joules"], example["tokens_in"]) == (1.0, 12.0, 30)
+    assert (example["score"], example["energy"]["gross_j"], example["tokens_in"]) == (1.0, 12.0, 30)
+    assert (example["used"]["llm_j"], example["used"]["tool_j"]) == (6.0, 6.0)
+    assert content["passes"] == []
     out = tuner("show", path, 1).out
     assert "Trial 1 of kept" in out
     assert "cpu-estimate" in out
     assert "replay of" in tuner("show", path, 4).out
     assert "failed: 3 of 4 examples failed" in tuner("show", path, 3).out
+
+
+def test_show_says_what_was_seen_of_servers_and_what_makes_a_pass_doubtful(tuner, said, path):
+    study = load_study(path)
+    store = Store.open(study.storage_url, study.spec.name)
+    energy = Reading(48.0, "nvml-counter", "GPU-1", seconds=8.0, warning="17 % apart")
+    server = {"kv_bytes_mean": 1e6, "kv_bytes_max": 3e6, "kv_source": "analytic"}
+    limited = {"client_limited": True, "reason": "its loop was late"}
+    sitting = PassRecord(0, energy, 2.0, {"m": server}, {"m": "cleared"}, limited)
+    store.save_pass(store.trial_id(1), "search", sitting)
+    store.close()
+    out = tuner("show", path, 1).out
+    assert "m: cleared" in out
+    assert "KV 1 MB, at most 3 (analytic)" in out
+    assert "17 % apart" in out
+    assert "the client was the limit: its loop was late" in out
+    (kept,) = said("show", path, 1)["passes"]
+    assert (kept["split"], kept["idle_w"], kept["energy"]["gross_j"]) == ("search", 2.0, 48.0)
 
 
 def test_trace(tuner, said, path):
@@ -163,7 +187,8 @@ def test_trace(tuner, said, path):
     assert "answer 'Elm', score 1" in out
     assert "30 tokens in (0 cached), 5 out" in out
     assert "A village. [slow]" in out
-    assert "checkpoint 1 at 2.000 s: 'Elm'" in out
+    assert "checkpoint 1 at 2.000 s, 12 J: 'Elm'" in out
+    assert "12 J: 6 while the model worked, 6 while tools did (cpu-estimate)" in out
 
 
 def test_doctor(tuner, said):
