@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.evaluate import evaluate
+from tuner.load import Load
 from tuner.measure import CpuEstimate
 from tuner.measure import CpuEstimateSpec
 from tuner.measure import MeterSpec
@@ -170,7 +171,7 @@ async def measure(workflow: str, task: Task, endpoint: Endpoint) -> dict[str, An
                 task.search,
                 task=task,
                 meter=make_meter(spec, pid=endpoint.pid),
-                concurrency=1,
+                load=Load(),
                 record=runs.append,
             )
     except TimeoutError:

@@ -24,6 +24,7 @@ from typing import Any
 import httpx
 
 from tuner.evaluate import evaluate
+from tuner.load import Load
 from tuner.measure import NoMeter
 from tuner.serving import Endpoint
 from tuner.serving import Served
@@ -119,7 +120,7 @@ async def on_smollm2(
             task.search,
             task=task,
             meter=NoMeter(),
-            concurrency=1,
+            load=Load(),
             record=lambda run: None,
         )
 
@@ -218,7 +219,7 @@ async def rates(endpoint: Any, api_base: str, calls: int, repeats: int) -> dict[
             task.search,
             task=task,
             meter=NoMeter(),
-            concurrency=IN_FLIGHT,
+            load=Load(concurrency=IN_FLIGHT),
             record=lambda run: None,
         )
 

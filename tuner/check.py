@@ -12,6 +12,7 @@ import numpy as np
 from tuner.errors import UserError
 from tuner.events import Report
 from tuner.executors.local import LocalExecutor
+from tuner.load import Load
 from tuner.records import ExampleRun
 from tuner.spec import LoadedStudy
 from tuner.study import open_models
@@ -49,7 +50,7 @@ def check_study(study: LoadedStudy, *, report: Report = lambda event: None) -> F
             endpoints=endpoints,
             meters=meters,
             task=task,
-            concurrency=study.spec.load.concurrency,
+            load=study.spec.load.without_extras(),
             cache=study.spec.cache,
         )
 
@@ -74,12 +75,20 @@ def _drawn(study: LoadedStudy) -> list[AgentConfig]:
     return [study.space.draw(study.models, rng) for _ in range(PROBED_CONFIGS)]
 
 
+def _pass_s(load: Load, examples: int, seconds: float) -> float:
+    """How long a pass takes whose questions take so many seconds each."""
+    questions = load.warm_up + examples
+    if load.rate is not None:
+        return questions / load.rate + seconds
+    return questions * seconds / (load.concurrency or 1)
+
+
 def _forecast(study: LoadedStudy, runs: list[ExampleRun], energy: dict[str, str]) -> Forecast:
     seconds = float(np.mean([run.latency_s for run in runs]))
     joules = [run.energy.gross_j for run in runs if run.energy.gross_j is not None]
     joules_each = float(np.mean(joules)) if len(joules) == len(runs) else None
     budget, options = study.spec.budget, study.task_options
-    search_s = budget.trials * options.examples * seconds / study.spec.load.concurrency
+    search_s = budget.trials * _pass_s(study.spec.load, options.examples, seconds)
     share = min(1.0, budget.wall_clock / search_s) if budget.wall_clock is not None else 1.0
     total = budget.trials * options.examples * share
     return Forecast(

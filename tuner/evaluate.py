@@ -1,28 +1,50 @@
 """One config on many examples: answers, scores, costs; no Optuna, no storage.
 
-one worker a slot of the load; each takes the next example, answers it, scores it, reads the meter,
-and hands the record over at once
+extra questions, the examples, extra questions: each asked when the load says so
+    answer it, score it, read the meter, hand the record over at once
+once the last example is answered, break off the extra questions under way
 """
 
 import asyncio
 import zlib
+from collections import Counter
 from collections.abc import Callable
+from collections.abc import Coroutine
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 from typing import TypeVar
 
+from tuner.load import Asked
+from tuner.load import ClientWatch
+from tuner.load import Load
+from tuner.load import LoadReport
+from tuner.load import arrivals_s
+from tuner.load import report
 from tuner.measure import Meter
 from tuner.measure.window import Window
 from tuner.records import ExampleRun
 from tuner.records import Reading
+from tuner.tasks import SPLITS
 from tuner.tasks import Example
 from tuner.tasks import Task
 from workflows.agent import Agent
 from workflows.trace import union_s
 
 Record = Callable[[ExampleRun], None]
+
+BROKEN_OFF = "cancelled: the last measured question was answered"
+
+
+@dataclass(frozen=True, slots=True)
+class Sitting:
+    """What holds for one evaluation as a whole."""
+
+    energy: Reading
+    load: LoadReport
 
 
 async def evaluate(
@@ -31,84 +53,192 @@ async def evaluate(
     *,
     task: Task,
     meter: Meter,
-    concurrency: int,
+    load: Load,
     record: Record,
     repeat: int = 0,
     window: int = 0,
     idle_w: float | None = None,
-) -> Reading:
-    """Run the agent on each example, `concurrency` at a time, and give `record` each one as it ends.
+) -> Sitting:
+    """Run the agent on each example as the load has it, and give `record` each one as it ends.
 
-    `window` numbers this sitting in the records, `idle_w` is what the metered devices draw anyway. Gives
-    the energy of the sitting as a whole. An example that fails is a record with score 0, the reason and
-    its real cost. Raises only what `record` raises.
+    Extra questions of the load's warm-up and cool-down are recorded as well, marked `edge`; their repeats count
+    on from `repeat`. `window` numbers this sitting in the records, `idle_w` is what the metered devices draw
+    anyway. An example that fails is a record with score 0, the reason and its real cost. Raises only what
+    `record` raises.
     """
-    waiting = iter(examples)
-
-    async def work(metered: Window) -> None:
-        for example in waiting:
-            run = await _answer(agent, example, task=task, metered=metered, repeat=repeat)
-            record(replace(run, window=window))
-
+    questions = _questions(tuple(examples), task, load, repeat)
     with Window(meter, idle_w=idle_w) as metered:
+        async with ClientWatch() as watch:
+            asking = _Asking(agent, task, metered, record, window, questions)
+            await asking.run(load, seed=repeat)
+        return Sitting(metered.whole(), report(load, asking.asked, watch))
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    example: Example
+    repeat: int
+    edge: bool = False
+
+
+def _questions(examples: Sequence[Example], task: Task, load: Load, repeat: int) -> list[_Question]:
+    """The examples, between extra ones.
+
+    Those are what comes before and after in the examples' split, taken as a circle: so as many questions as
+    can be lie between two that are the same, of which the later would find its prompts in the server's cache.
+    """
+    if not examples:
+        return []
+    circle = next((s for s in map(task.examples, SPLITS) if {*examples} <= {*s}), examples)
+    first, last = circle.index(examples[0]), circle.index(examples[-1])
+    before = [circle[(first - k) % len(circle)] for k in range(load.warm_up, 0, -1)]
+    after = [circle[(last + k) % len(circle)] for k in range(1, load.cool_down + 1)]
+    repeats = Counter({example.id: repeat for example in circle})
+
+    def extra(example: Example) -> _Question:
+        repeats[example.id] += 1
+        return _Question(example, repeats[example.id], edge=True)
+
+    measured = [_Question(example, repeat) for example in examples]
+    return [*map(extra, before), *measured, *map(extra, after)]
+
+
+class _Asking:
+    """The questions of one sitting while they are asked."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        task: Task,
+        metered: Window,
+        record: Record,
+        window: int,
+        questions: Sequence[_Question],
+    ) -> None:
+        self.asked: list[Asked] = []
+        self._agent = agent
+        self._task = task
+        self._metered = metered
+        self._record = record
+        self._window = window
+        self._questions = questions
+        self._left = sum(not question.edge for question in questions)
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def run(self, load: Load, *, seed: int) -> None:
+        """Ask all questions; `seed` draws the arrivals of an open loop."""
+        if not self._left:
+            return
         try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(concurrency):
-                    group.create_task(work(metered))
+            async with asyncio.TaskGroup() as self._group:
+                if load.rate is not None:
+                    self._start(self._let_arrive(load, load.rate, seed))
+                else:
+                    waiting = iter(self._questions)
+                    for _ in range(load.concurrency or 1):
+                        self._start(self._work(waiting))
         except BaseExceptionGroup as failures:
             raise _first(failures) from None
-        return metered.whole()
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._group.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
-async def _answer(
-    agent: Agent, example: Example, *, task: Task, metered: Window, repeat: int
-) -> ExampleRun:
-    started_s = perf_counter() - metered.opened_s
-    told = False
+    async def _work(self, waiting: Iterator[_Question]) -> None:
+        for question in waiting:
+            await self._ask(question, perf_counter())
+            if not self._left:
+                return
 
-    async def oracle(answer: str) -> float:
-        nonlocal told
-        told = True
-        return await task.score(example, answer)
+    async def _let_arrive(self, load: Load, rate: float, seed: int) -> None:
+        times_s = arrivals_s(
+            rate,
+            len(self._questions) - load.warm_up - load.cool_down,
+            warm_up=load.warm_up,
+            cool_down=load.cool_down,
+            seed=seed,
+        )
+        began_s = perf_counter()
+        for question, time_s in zip(self._questions, times_s, strict=True):
+            await asyncio.sleep(began_s + time_s - perf_counter())
+            self._start(self._ask(question, began_s + time_s))
 
-    session = agent.open_session(seed=_seed(example, repeat), oracle=oracle)
-    outcome, score, error = None, 0.0, None
-    try:
-        outcome = await agent.run_session(example.question, session)
-        score = await task.score(example, outcome.answer)
-    except Exception as failure:  # an example may fail in any way; its cost still counts
-        cause = _first(failure)
-        error = f"{type(cause).__name__}: {cause}"
-        outcome = outcome or session.outcome("")
-    calls = [span for span in outcome.spans if span.kind == "llm"]
-    thinking = [(span.start_s, span.end_s) for span in calls]
-    acting = [(span.start_s, span.end_s) for span in outcome.spans if span.kind == "tool"]
-    llm_s = union_s(thinking)
-    # A try that failed before anything arrived used no tokens; one that broke off used an unknown number.
-    priced = [span for span in calls if span.error is None or span.output]
-    energy, samples = metered.stretch()
-    return ExampleRun(
-        example_id=example.id,
-        repeat=repeat,
-        answer=outcome.answer,
-        score=score,
-        error=error,
-        latency_s=outcome.latency_s,
-        energy=energy,
-        tokens_in=_total([span.tokens_in for span in priced]),
-        tokens_out=_total([span.tokens_out for span in priced]),
-        tokens_cached=_total([span.tokens_cached for span in priced]),
-        cost_usd=_total([span.cost_usd for span in priced]),
-        llm_calls=len(calls),
-        tool_calls=len(acting),
-        llm_s=llm_s,
-        tool_only_s=union_s(thinking + acting) - llm_s,
-        started_s=started_s,
-        checkpoints=outcome.checkpoints,
-        spans=outcome.spans,
-        oracle=told,
-        samples=samples,
-    )
+    async def _ask(self, question: _Question, arrived_s: float) -> None:
+        began_s = perf_counter()
+        run = await self._answer(question, arrived_s)
+        self.asked.append(
+            Asked(
+                arrived_s,
+                began_s,
+                arrived_s + run.latency_s,
+                calls=run.llm_calls + run.tool_calls,
+                edge=run.edge,
+                answered=run.error != BROKEN_OFF,
+            )
+        )
+        self._record(run)
+        if not question.edge:
+            self._left -= 1
+            if not self._left:
+                # Whoever is still at work has an extra question, or waits for the next one to arrive.
+                for task in self._under_way - {asyncio.current_task()}:
+                    task.cancel()
+
+    async def _answer(self, question: _Question, arrived_s: float) -> ExampleRun:
+        example, told = question.example, False
+
+        async def oracle(answer: str) -> float:
+            nonlocal told
+            told = True
+            return await self._task.score(example, answer)
+
+        session = self._agent.open_session(seed=_seed(example, question.repeat), oracle=oracle)
+        session.trace.origin_s = arrived_s  # waiting to be asked is part of the latency
+        outcome, score, error = None, 0.0, None
+        try:
+            outcome = await self._agent.run_session(example.question, session)
+            score = await self._task.score(example, outcome.answer)
+        except Exception as failure:  # an example may fail in any way; its cost still counts
+            cause = _first(failure)
+            error = f"{type(cause).__name__}: {cause}"
+            outcome = outcome or session.outcome("")
+        except asyncio.CancelledError:
+            if self._left:
+                raise
+            error = BROKEN_OFF
+            outcome = outcome or session.outcome("")
+        calls = [span for span in outcome.spans if span.kind == "llm"]
+        thinking = [(span.start_s, span.end_s) for span in calls]
+        acting = [(span.start_s, span.end_s) for span in outcome.spans if span.kind == "tool"]
+        llm_s = union_s(thinking)
+        # A try that failed before anything arrived used no tokens; one that broke off used an unknown number.
+        priced = [span for span in calls if span.error is None or span.output]
+        energy, samples = self._metered.stretch()
+        return ExampleRun(
+            example_id=example.id,
+            repeat=question.repeat,
+            answer=outcome.answer,
+            score=score,
+            error=error,
+            latency_s=outcome.latency_s,
+            energy=energy,
+            tokens_in=_total([span.tokens_in for span in priced]),
+            tokens_out=_total([span.tokens_out for span in priced]),
+            tokens_cached=_total([span.tokens_cached for span in priced]),
+            cost_usd=_total([span.cost_usd for span in priced]),
+            llm_calls=len(calls),
+            tool_calls=len(acting),
+            llm_s=llm_s,
+            tool_only_s=union_s(thinking + acting) - llm_s,
+            started_s=arrived_s - self._metered.opened_s,
+            checkpoints=outcome.checkpoints,
+            spans=outcome.spans,
+            oracle=told,
+            window=self._window,
+            samples=samples,
+            edge=question.edge,
+        )
 
 
 def _seed(example: Example, repeat: int) -> int:

@@ -69,7 +69,7 @@ class ExampleRun:
     tool_only_s: float
     """Length of what tool calls cover and model calls do not."""
     started_s: float
-    """Seconds between the start of the pass and the start of this run."""
+    """Seconds between the opening of its window and this run's start: in an open loop, when the question arrived."""
     checkpoints: tuple[Checkpoint, ...]
     spans: tuple[Span, ...]
     oracle: bool = False
@@ -78,6 +78,8 @@ class ExampleRun:
     """Which sitting of the pass it belongs to: `started_s` and `samples` of one window share their origin."""
     samples: tuple[tuple[float, float], ...] = ()
     """Meter samples of its stretch: (seconds, gross joules), both since the window was opened."""
+    edge: bool = False
+    """Whether it was asked only to keep the server full while others were measured; it counts for nothing else."""
 
     @property
     def energy_j(self) -> float | None:

@@ -18,6 +18,7 @@ from pydantic import field_validator
 
 from tuner.condition import Condition
 from tuner.errors import SpecError
+from tuner.load import Load
 from tuner.objectives import OBJECTIVES
 from tuner.samplers import SAMPLERS
 from tuner.serving import ModelSpec
@@ -51,12 +52,6 @@ def _duration_s(content: Any) -> Any:
 
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class Load(_Data):
-    """How many questions are under way at once (closed loop)."""
-
-    concurrency: int = Field(default=1, ge=1, le=1024)
 
 
 class Sampler(_Data):
@@ -188,7 +183,7 @@ class LoadedStudy(BaseModel):
             **({} if task is None else {"task": task.fingerprint()}),
             "models": fingerprint_of(models),
             "objectives": fingerprint_of([spec.objectives, sorted(spec.constraints.items())]),
-            "load": fingerprint_of([spec.load.model_dump(), spec.cache]),
+            "load": fingerprint_of([spec.load.model_dump(exclude_defaults=True), spec.cache]),
         }
 
 

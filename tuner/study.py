@@ -16,7 +16,9 @@ import warnings
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
+from itertools import count
 from typing import Any
 from typing import Literal
 
@@ -48,6 +50,7 @@ from tuner.serving import Endpoint
 from tuner.serving import start
 from tuner.spec import LoadedStudy
 from tuner.spec import fingerprint_of
+from tuner.store import EDGE
 from tuner.store import Store
 from tuner.store.schema import open_optuna_storage
 from tuner.tasks import Split
@@ -101,7 +104,7 @@ def run_study(study: LoadedStudy, *, report: Report = lambda event: None) -> Non
             endpoints=endpoints,
             meters=meters,
             task=task,
-            concurrency=study.spec.load.concurrency,
+            load=study.spec.load,
             cache=study.spec.cache,
         )
         report(Talk("warming up"))
@@ -300,6 +303,7 @@ class _Search:
         finished = self._store.finished(trial_id, split)
         waiting = [example for example in examples if (example.id, 0) not in finished]
         self._report(PassStarted(number, config, split, len(examples), len(finished)))
+        extras = self._store.finished(trial_id, EDGE)
         last_s = time.perf_counter()
 
         def record(run: ExampleRun) -> None:
@@ -307,15 +311,23 @@ class _Search:
             now_s = time.perf_counter()
             spent_s = now_s - last_s if split == "search" else 0.0
             last_s = now_s
-            self._store.save_run(trial_id, split, run, owner=self._owner, search_s=spent_s)
-            self._report(ExampleFinished(number, run))
+            if run.edge:
+                run = _numbered(run, extras)
+            place = EDGE if run.edge else split
+            self._store.save_run(trial_id, place, run, owner=self._owner, search_s=spent_s)
+            if not run.edge:
+                self._report(ExampleFinished(number, run))
 
         if waiting:
-            window = self._store.next_window(trial_id, split)
+            # Extra questions of both splits are kept together: the window tells whose they are.
+            window = max(self._store.next_window(trial_id, place) for place in (split, EDGE))
             sitting = await self._executor.run(config, waiting, record, window=window)
             self._store.save_pass(trial_id, split, sitting)
             if sitting.energy.warning is not None:
                 self._report(Talk(f"trial {number}: energy: {sitting.energy.warning}"))
+            if sitting.load.get("client_limited"):
+                reason = sitting.load["reason"]
+                self._report(Talk(f"trial {number}: the client was the limit: {reason}"))
         return self._store.runs(trial_id, split)
 
     def _complete(
@@ -365,6 +377,14 @@ class _Search:
             config = point.trial.config
             if config is not None:
                 await self._pass(point.trial.number, point.trial.trial_id, config, "holdout")
+
+
+def _numbered(run: ExampleRun, taken: set[tuple[str, int]]) -> ExampleRun:
+    """An extra run under the next repeat of its question that is free, which is then taken."""
+    repeats = (n for n in count(run.repeat) if (run.example_id, n) not in taken)
+    run = replace(run, repeat=next(repeats))
+    taken.add((run.example_id, run.repeat))
+    return run
 
 
 def _require_sure(objective: str, runs: Sequence[ExampleRun]) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.evaluate import evaluate
+from tuner.load import Load
 from tuner.measure import NoMeter
 from tuner.measure import Sample
 from tuner.records import ExampleRun
@@ -70,7 +71,7 @@ async def run(
         task.search,
         task=task,
         meter=TickingMeter(),
-        concurrency=concurrency,
+        load=Load(concurrency=concurrency),
         record=runs.append,
     )
     return runs
@@ -116,9 +117,7 @@ async def test_a_scorer_that_fails_keeps_the_answer() -> None:
         AgentConfig(workflow="direct", model="m"), llms={"m": ScriptedLLM(["yes"])}, pack=PACK
     )
     runs: list[ExampleRun] = []
-    await evaluate(
-        agent, task.search, task=task, meter=NoMeter(), concurrency=1, record=runs.append
-    )
+    await evaluate(agent, task.search, task=task, meter=NoMeter(), load=Load(), record=runs.append)
     assert (runs[0].answer, runs[0].score) == ("yes", 0)
     assert runs[0].error == "ValueError: cannot compare"
     assert runs[0].energy.gross_j is None
@@ -172,7 +171,9 @@ async def test_what_record_raises_ends_the_pass_as_it_is() -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        await evaluate(agent, task.search, task=task, meter=NoMeter(), concurrency=2, record=refuse)
+        await evaluate(
+            agent, task.search, task=task, meter=NoMeter(), load=Load(concurrency=2), record=refuse
+        )
 
 
 async def test_a_try_that_sent_nothing_leaves_the_token_counts_known() -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from tuner.errors import SpecError
 from tuner.spec import LoadedStudy
+from tuner.spec import fingerprint_of
 from tuner.spec import load_study
 
 SPACE = "format_version: 1\nname: s\nworkflows: {direct: {few_shot: [0, 2]}, react: {max_steps: [1, 2]}}\n"
@@ -113,7 +114,10 @@ M, S = '{model: hosted_vllm/m, api_base: "http://127.0.0.1:9/v1"}', "{serve: lla
         ('"<= 20"', "20", "9: constraints.latency_p95_s: input should be a valid string, not 20"),
         ("{latency_p95_s:", "{latency_p99_s:", "9: constraints: unknown objective 'latency_p99_s'; known: accuracy,"),
         ("concurrency: 2", "concurrency: 0", "10: load.concurrency: input should be greater than or equal to 1, not 0"),
-        ("concurrency: 2", "rate: 2", "10: load.rate: unknown key; known: concurrency"),
+        ("concurrency: 2", "rate: 0", "10: load.rate: input should be greater than 0, not 0"),
+        ("concurrency: 2", "rate: 2, concurrency: 2", "10: load: is closed (concurrency) or open (rate), not both"),
+        ("concurrency: 2", "warm_up: -1", "10: load.warm_up: input should be greater than or equal to 0, not -1"),
+        ("concurrency: 2", "qps: 2", "10: load.qps: unknown key; known: concurrency, rate, warm_up, cool_down"),
         ("trials: 4", "trials: 0", "11: budget.trials: input should be greater than or equal to 1, not 0"),
         ("trials: 4", "trials: many", "11: budget.trials: input should be a valid integer, not 'many'"),
         ("trials: 4, ", "", "11: budget.trials: is missing"),
@@ -204,11 +208,29 @@ def changed(study: LoadedStudy, base: LoadedStudy) -> set[str]:
         ("[accuracy, latency_p50_s]", "[accuracy, tokens_total]", {"objectives"}),
         ("<= 20", "<= 10", {"objectives"}),
         ("concurrency: 2", "concurrency: 1", {"load"}),
+        ("concurrency: 2", "concurrency: 2, warm_up: 0", set()),
+        ("concurrency: 2", "concurrency: 2, warm_up: 4", {"load"}),
+        ("concurrency: 2", "rate: 2", {"load"}),
         ("load: ", "cache: shared\nload: ", {"load"}),
     ],
 )  # fmt: skip
 def test_the_fingerprint_changes_in_the_part_that_matters(load, old, new, parts):
     assert changed(load((old, new)), load()) == parts
+
+
+def test_a_closed_load_keeps_the_fingerprint_that_it_had_before_there_were_others(load):
+    kept = fingerprint_of([{"concurrency": 2}, "isolated"])
+    assert load().fingerprint()["load"] == kept == "0a635e53322a24f5"
+    alone = fingerprint_of([{"concurrency": 1}, "isolated"])
+    for text in ("load: {concurrency: 1}\n", "load: {}\n", ""):
+        study = load(("load: {concurrency: 2}\n", text))
+        assert study.fingerprint()["load"] == alone
+        assert study.spec.load.concurrency == 1
+
+
+def test_an_open_load_has_a_rate_and_nobody_at_a_time(load):
+    given = load(("concurrency: 2", "rate: 2, warm_up: 8, cool_down: 4")).spec.load
+    assert (given.rate, given.concurrency, given.warm_up, given.cool_down) == (2.0, None, 8, 4)
 
 
 def test_the_fingerprint_changes_with_the_space(load):

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import asdict
 from typing import Literal
+from typing import Self
 
 from tuner.errors import ServingError
 from tuner.evaluate import Record
 from tuner.evaluate import evaluate
+from tuner.load import Load
 from tuner.measure import Meter
 from tuner.measure.total import total
 from tuner.measure.window import idle_power_w
@@ -32,18 +36,24 @@ class LocalExecutor:
         endpoints: Mapping[str, Endpoint],
         meters: Mapping[str, Meter],
         task: Task,
-        concurrency: int,
+        load: Load,
         cache: Literal["isolated", "shared"],
     ) -> None:
         self._endpoints = endpoints
         self._meters = meters
         self._task = task
-        self._concurrency = concurrency
+        self._load = load
         self._cache = cache
         self._idle_w: dict[tuple[str, ...], float | None] = {}
         self._clients = {
             name: ChatClient(endpoint.settings) for name, endpoint in endpoints.items()
         }
+
+    def under(self, load: Load) -> Self:
+        """This executor, connections and all, under another load."""
+        other = copy(self)
+        other._load = load
+        return other
 
     async def warm_up(self) -> None:
         """One short call to each model, so that no trial pays for first connections. Raises ServingError."""
@@ -76,7 +86,7 @@ class LocalExecutor:
 
         meter = total([self._meters[name] for name in config.models()])
         idle_w = await self._idle_power_w(config.models(), meter)
-        energy = await evaluate(
+        sitting = await evaluate(
             build(
                 config,
                 llms=self._clients,
@@ -86,12 +96,13 @@ class LocalExecutor:
             examples,
             task=self._task,
             meter=meter,
-            concurrency=self._concurrency,
+            load=self._load,
             record=record_if_served,
             window=window,
             idle_w=idle_w,
         )
-        return PassRecord(window, energy, idle_w, servers={}, isolation={}, load={})
+        load = asdict(sitting.load)
+        return PassRecord(window, sitting.energy, idle_w, servers={}, isolation={}, load=load)
 
     async def _idle_power_w(self, models: tuple[str, ...], meter: Meter) -> float | None:
         """What these models' devices draw with nothing to do; looked at once, before their first examples."""

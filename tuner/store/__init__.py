@@ -33,6 +33,9 @@ from tuner.store.tables import studies
 from tuner.store.tables import trials
 from workflows.config import AgentConfig
 
+EDGE = "edge"
+"""The split under which extra runs are kept, so that no count, value or resumption sees them."""
+
 _STATES = {
     "WAITING": "waiting",
     "RUNNING": "running",
@@ -402,7 +405,8 @@ def _columns_of(run: ExampleRun) -> dict[str, Any]:
 
 def _run_of(row: Mapping[str, Any]) -> ExampleRun:
     values = dict(row)
-    for name in ("run_id", "trial_id", "split"):
+    values["edge"] = values.pop("split") == EDGE
+    for name in ("run_id", "trial_id"):
         values.pop(name)
     reading = Reading(
         gross_j=values.pop("energy_j"),
