@@ -165,10 +165,10 @@ def measured_trial(study: LoadedStudy, store: Store, trial: TrialRecord) -> Meas
     runs, split = store.runs(trial_id, "holdout"), "holdout"
     if not runs or len(runs) < sizes.holdout:  # never confirmed, or not to the end
         runs, split = store.runs(trial_id, "search"), "search"
-    row = store.row()
+    row, told = store.row(), ", oracle" if trial.config.oracle else ""
     models = {} if row is None else row.provenance.get("models", {})
     return _measured(
-        f"trial {trial.number} of {study.spec.name} ({trial.config.workflow})",
+        f"trial {trial.number} of {study.spec.name} ({trial.config.workflow}{told})",
         costs_of(runs, load=study.spec.load.model_dump()),
         split,
         [models.get(name, {}).get("energy", {}) for name in trial.config.models()],

@@ -24,7 +24,7 @@ ROWS = [(1, 2, 3.6), (0, 2, 7.2), (1, 3, 10.8), (1, 2, 14.4)]
 
 @pytest.fixture
 def runs(keep, found):
-    """The runs of a pass of four questions, of which the fields may be changed."""
+    """The runs of a pass of four questions in one sitting, of which the fields may be changed."""
     study = keep(found("direct", {}, search=ROWS))
     store = open_results(study)
     runs = store.runs(store.trial_id(0), "search")
@@ -32,7 +32,7 @@ def runs(keep, found):
 
     def changed(**fields):
         return [
-            replace(run, **{name: value(index) for name, value in fields.items()})
+            replace(run, **{"window": 0, **{name: value(index) for name, value in fields.items()}})
             for index, run in enumerate(runs)
         ]
 
@@ -89,6 +89,23 @@ def test_the_meters_error_is_that_of_each_sittings_outer_edges(runs):
     assert twice.gross_wh == pytest.approx(once.gross_wh)
 
 
+@pytest.mark.parametrize(
+    ("load", "text"),
+    [
+        ({"concurrency": 8, "rate": None}, "8 at a time"),
+        ({"concurrency": None, "rate": 0.5, "warm_up": 3}, "0.5 a second"),
+        ({}, "not stated"),
+    ],
+)
+def test_the_load_is_told_in_words(study, tmp_path, load, text):
+    out = tmp_path / "best.yaml"
+    export(study, open_results(study), rule="max-accuracy", out=out)
+    content = yaml.safe_load(out.read_text())
+    content["provenance"]["measured"]["holdout"]["costs"]["load"] = load
+    out.write_text(yaml.safe_dump(content))
+    assert measured_file(out).load == text
+
+
 def test_one_query_has_no_interval(runs):
     costs = costs_of(runs()[:1], load={})
     assert costs.energy.gross_wh is not None
@@ -126,6 +143,14 @@ def test_a_trial_is_taken_from_where_it_was_confirmed(of_trial):
     assert confirmed.name == "trial 0 of kept (direct)"
     assert (searched.basis, searched.latency_mean_s) == ("4 search questions", 9)
     assert replace(of_trial(3), name="") == replace(confirmed, name="")
+
+
+def test_a_trial_that_was_told_when_it_was_right_is_marked(keep, found):
+    study = keep(found("reflexion", {"feedback": "oracle"}, search=ROWS))
+    store = open_results(study)
+    measured = measured_trial(study, store, store.trials()[0])
+    store.close()
+    assert measured.name == "trial 0 of kept (reflexion, oracle)"
 
 
 def test_a_trial_that_is_not_complete_has_nothing_to_forecast(of_trial):

@@ -157,19 +157,21 @@ def _print(
         cells = _saved_cells(saved)
         rows = [[*row, cells.get(row[0], "")] for row in rows]
         names.append("saved")
-    print_table(f"{_digits(traffic.queries_per_day)} queries a day", names, rows)
+    print_table(f"{_digits(traffic.queries_per_day)} queries a day", names, rows, wrap=True)
     _, ours = columns[0]
     _print_comparisons("That is as much as", ours.energy_kwh.value)
     if saved is not None and saved.energy_kwh.value > 0:
         _print_comparisons("Saved is as much as", saved.energy_kwh.value)
     for measured, forecast in columns:
+        if "estimate" in measured.source:
+            print(f"{measured.name}: an estimate, whose interval leaves out what was assumed.")
         if forecast.unknown is not None:
             print(f"{measured.name}: {forecast.unknown}.")
     for caveat in () if saved is None else saved.caveats:
         print(f"Compare with care: {caveat}.")
     electricity = load_electricity()
     print(
-        f"Assumed: PUE {traffic.pue:g}\n"
+        f"Assumed: PUE {traffic.pue:g}{', the metered devices alone' if traffic.pue == 1 else ''}\n"
         f"  {grid.g_per_kwh:g} g CO2e/kWh{_of(grid, electricity.grid_source)}\n"
         f"  {price.usd_per_kwh:g} $/kWh{_of(price, price.source)}"
     )

@@ -35,8 +35,13 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout, as wide as the terminal; in a pipe, as wide as the widest that people read."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool = False
+) -> None:
+    """A table on stdout, as wide as the terminal; in a pipe, as wide as the widest that people read.
+
+    Where that is too narrow, a config goes on in the next line, or every cell with `wrap`; others are cut.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -44,7 +49,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     table.show_header = any(columns)
     for column in columns:
-        table.add_column(column, no_wrap=column != "config")
+        table.add_column(column, no_wrap=not wrap and column != "config")
     for row in rows:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else 160
