@@ -188,10 +188,8 @@ def _needed(
         return None, None, "its throughput was not measured"
     needed = queries_per_day / DAY_S / measured.throughput_qps
     deployments = math.ceil(round(needed, 9))  # rounding must not cost a deployment
-    if measured.gpus is None:
-        return deployments, None, "the number of GPUs that served it is not known"
-    if measured.gpus == 0:
-        return deployments, None, "it was served without a GPU"
+    if not measured.gpus:
+        return deployments, None, "its meter names no GPUs"
     return deployments, deployments * measured.gpus, None
 
 

@@ -52,7 +52,7 @@ def test_an_exported_file(tuner, said, best):
     assert forecast["carbon_kg"]["value"] == pytest.approx(2.25 * 876)
     assert forecast["electricity_usd"]["value"] == pytest.approx(2.25 * 1752)
     assert (forecast["tokens_usd"], forecast["gpus"]) == (None, None)
-    assert forecast["unknown"] == "the number of GPUs that served it is not known"
+    assert forecast["unknown"] == "its meter names no GPUs"
     assert (content["baseline"], content["saved"]) == (None, None)
     out = tuner("forecast", best, "--queries-per-day", 24e6, "--pue", 1.5).out
     assert "2.25 kW [1.5" in out
