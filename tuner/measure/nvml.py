@@ -1,23 +1,84 @@
-"""Energy of NVIDIA GPUs from the driver's own counter (NVML), by UUID.
+"""Energy of NVIDIA GPUs of this machine from their driver (NVML), by UUID.
 
-The counter holds millijoules since the driver was loaded and moves every 10 to 100 ms, so a window is off
-by about power × tick. It is called and its refusal caught, because no table of architectures is right.
+A GPU's counter holds millijoules since the driver was loaded and moves every 10 to 100 ms, so a window is off by
+about power × tick; how long a tick is here is found out when a meter is made. Where there is no counter, power is
+integrated. Both are called and their refusal caught, because no table of architectures is right.
 """
 
+import math
+import statistics
 import time
 import weakref
+from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
 from typing import Any
 from typing import Literal
 
-from tuner.errors import UserError
-from tuner.measure import Sample
+from pydantic import Field
+from pydantic import field_validator
 
-# No GPU draws so little that a counter in millijoules could stand still for this long: one that does is stuck, and
-# its zero must not be taken for thrift. Ten times the slowest tick that is known.
+from tuner.errors import UserError
+from tuner.measure.count import Count
+from tuner.measure.count import CountError
+from tuner.measure.integral import Integral
+from tuner.measure.meter import Meter
+from tuner.measure.meter import MeterKind
+from tuner.measure.meter import Sample
+from tuner.measure.processes import Processes
+from tuner.measure.processes import UnseenError
+from tuner.measure.processes import named
+from tuner.measure.processes import require_alone
+from tuner.measure.total import total
+
 STUCK_S = 1.0
+"""Ten times the slowest tick that is known."""
+
+TICK_S = 0.1
+"""The slowest tick that is known: taken for a counter that does not move while it is watched."""
+
+CALIBRATED_S = 1.5
+"""How long a counter is watched at the most."""
+
+CALIBRATED_TICKS = 10
+"""As many are enough."""
+
+CALIBRATION_STEP_S = 0.002
+
+POLL_S = 0.05
+"""Asked for power more often, drivers may answer 0 or nothing."""
+
+LOOK_S = 1.0
+"""How often processes and temperatures are looked at."""
+
+AVERAGED_S = 1.0
+"""What nvmlDeviceGetPowerUsage averages over on most recent cards."""
+
+
+class NvmlSpec(MeterKind):
+    """The driver's energy counter of NVIDIA GPUs: `nvml: all`, or those of the server by UUID."""
+
+    nvml: Literal["all"] | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
+        description="UUIDs of the server's GPUs (nvidia-smi -L), or `all` of this machine"
+    )
+
+    @field_validator("nvml")
+    @classmethod
+    def _once_each(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if len(set(value)) < len(value) and value != "all":
+            raise ValueError("names a GPU twice, whose energy would be counted twice")
+        return value
+
+    def open(self, *, pid: int | None, base: Path) -> Meter:
+        """A meter of these GPUs. Raises UserError as `gpu_meters` does."""
+        return total(gpu_meters(self.nvml, pid=pid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,94 +89,232 @@ class Gpu:
     name: str
     problem: str | None
     """Why its energy counter cannot be read; None where it can."""
+    tick_s: float | None
+    """How often the counter moves; None without one."""
+    power: str | None
+    """What its power is: instantaneous, or a 1 s average; None where it cannot be read."""
+    processes: tuple[str, ...] | None
+    """Who computes on it, "4711 (python)"; None where that cannot be seen."""
 
 
 def list_gpus() -> tuple[Gpu, ...]:
-    """The GPUs that this process can see. Raises UserError when there is no NVIDIA driver."""
+    """The GPUs that this process can see. Takes up to CALIBRATED_S. Raises UserError without an NVIDIA driver."""
     import pynvml
 
     with _nvml():
-        return tuple(
-            Gpu(uuid, pynvml.nvmlDeviceGetName(handle), _counter_problem(handle))
-            for uuid, handle in _devices().items()
-        )
+        devices = _devices()
+        problems = {uuid: _counter_problem(handle) for uuid, handle in devices.items()}
+        ticks = _ticks({uuid: devices[uuid] for uuid in devices if problems[uuid] is None})
+        found = []
+        for uuid, handle in devices.items():
+            power = _Power.of(handle)
+            processes = _processes(uuid, handle, None)
+            found.append(
+                Gpu(
+                    uuid=uuid,
+                    name=pynvml.nvmlDeviceGetName(handle),
+                    problem=problems[uuid],
+                    tick_s=ticks.get(uuid),
+                    power=power.kind if power is not None else None,
+                    processes=None
+                    if processes is None
+                    else tuple(named(pid) for pid in sorted(processes.at_start)),
+                )
+            )
+        return tuple(found)
 
 
-class NvmlMeter:
-    """The sum of the energy counters of some GPUs, or of all.
+def gpu_meters(
+    uuids: Literal["all"] | tuple[str, ...], *, pid: int | None = None
+) -> list["GpuMeter"]:
+    """A meter for each of some GPUs, or of all; `pid` is their server's when we started it.
 
-    A MIG slice has no counter of its own: its whole GPU is metered, and the scope says so. Raises UserError
-    without a driver, for a GPU that is not here, and for one whose counter cannot be read.
+    Takes up to CALIBRATED_S, in which the counters are watched. A MIG slice has no counter of its own: its whole
+    GPU is metered, and the scope says so. Raises UserError without a driver, for a GPU that is not here, for one
+    that tells neither energy nor power, and for one on which others compute beside the server.
     """
+    with _nvml():
+        chosen = _choose(_devices(), uuids)
+        counted = {uuid: _counter_problem(handle) is None for uuid, handle in chosen.items()}
+        powers = {uuid: _Power.of(handle) for uuid, handle in chosen.items()}
+        for uuid, handle in chosen.items():
+            if not counted[uuid] and powers[uuid] is None:
+                raise UserError(
+                    f"meter: nvml: {uuid} tells neither its energy ({_counter_problem(handle)}) nor its power",
+                    hint="name GPUs that do (tuner doctor lists them), or set `meter: none`",
+                )
+        processes = {uuid: _processes(uuid, handle, pid) for uuid, handle in chosen.items()}
+        require_alone([each for each in processes.values() if each is not None], pid)
+        ticks = _ticks({uuid: chosen[uuid] for uuid in chosen if counted[uuid]})
+        return [
+            GpuMeter(
+                uuid,
+                handle,
+                tick_s=ticks.get(uuid),
+                power=powers[uuid],
+                processes=processes[uuid],
+            )
+            for uuid, handle in chosen.items()
+        ]
 
-    source = "nvml-counter"
-    tick_s = 0.1
 
-    def __init__(self, uuids: Literal["all"] | tuple[str, ...]) -> None:
-        with _nvml():
-            devices = _devices()
-            chosen = _choose(devices, uuids)
-            for uuid, handle in chosen.items():
-                problem = _counter_problem(handle)
-                if problem is not None:
-                    raise UserError(
-                        f"meter: nvml: {uuid} has no energy counter: {problem}",
-                        hint="name GPUs that have one (tuner doctor lists them), or set `meter: none`",
-                    )
-            self.devices = tuple(chosen)
-            self.scope = ", ".join(uuid + _mig_note(handle) for uuid, handle in chosen.items())
-            self._counters = [_Counter(uuid, handle) for uuid, handle in chosen.items()]
-            _init()  # one more, for the meter's own life
+class GpuMeter:
+    """One GPU: its energy counter, or without a tick its power, integrated."""
+
+    def __init__(
+        self,
+        uuid: str,
+        handle: Any,
+        *,
+        tick_s: float | None,
+        power: "_Power | None",
+        processes: Processes | None,
+    ) -> None:
+        self.devices = (uuid,)
+        self.scope = uuid + _mig_note(handle)
+        self._handle = handle
+        self._power = power
+        self._processes = processes
+        self._foreign: str | None = None
+        self._temperature_c: float | None = None
+        self._looked_s = -math.inf
+        if tick_s is not None:
+            self.source = "nvml-counter"
+            self.tick_s = tick_s
+            self._integral = None
+            self._count = Count(stuck_s=STUCK_S)
+        else:
+            assert power is not None
+            self.source = "nvml-power"
+            self.tick_s = power.tick_s
+            self._integral = Integral(time.perf_counter(), power.first_w)
+        _init()  # one more user of the library, for the meter's own life
         weakref.finalize(self, _shutdown)
 
     def read(self) -> Sample:
-        """Joules since the driver was loaded."""
+        """Joules since the driver was loaded, or since the meter was made."""
         import pynvml
 
         now_s = time.perf_counter()
-        joules = 0.0
-        for counter in self._counters:
+        watts = self._power.watts(now_s) if self._power is not None else None
+        gap = None
+        try:
+            if self._integral is not None:
+                gap = self._integral.extend(now_s, watts)
+                joules = self._integral.joules
+            else:
+                millijoules = pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
+                joules = self._count.believed(millijoules, now_s) / 1000
+        except pynvml.NVMLError as error:
+            return Sample(now_s, None, f"{self.devices[0]}: {error}")
+        except CountError as error:
+            what = "the energy counter " if self._integral is None else ""
+            return Sample(now_s, None, f"{self.devices[0]}: {what}{error}")
+        if now_s - self._looked_s >= LOOK_S:
+            self._looked_s = now_s
+            self._temperature_c = _temperature_c(self._handle)
+            self._foreign = self._processes.foreign() if self._processes is not None else None
+        return Sample(now_s, joules, self._foreign or gap, watts, self._temperature_c)
+
+
+class _Power:
+    """The power of one GPU, by the better of two ways."""
+
+    def __init__(
+        self, kind: str, tick_s: float, ask: Callable[[], float | None], first_w: float
+    ) -> None:
+        self.kind = kind
+        self.tick_s = tick_s
+        self.first_w = first_w
+        self._ask = ask
+        self._asked_s = time.perf_counter()
+
+    @classmethod
+    def of(cls, handle: Any) -> "_Power | None":
+        """None for a GPU that does not tell."""
+        for kind, tick_s, ask in (
+            ("instantaneous", TICK_S, partial(_instant_w, handle)),
+            ("1 s average", AVERAGED_S, partial(_average_w, handle)),
+        ):
+            first_w = ask()
+            if first_w is not None:
+                return cls(kind, tick_s, ask, first_w)
+        return None
+
+    def watts(self, now_s: float) -> float | None:
+        """None where there is no answer to be believed: too soon after the last, refused, or 0."""
+        if now_s - self._asked_s < POLL_S:
+            return None
+        self._asked_s = now_s
+        return self._ask()
+
+
+def _instant_w(handle: Any) -> float | None:
+    import pynvml
+
+    try:
+        (field,) = pynvml.nvmlDeviceGetFieldValues(handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])
+    except pynvml.NVMLError:
+        return None
+    if field.nvmlReturn != pynvml.NVML_SUCCESS:
+        return None
+    return field.value.uiVal / 1000 or None
+
+
+def _average_w(handle: Any) -> float | None:
+    import pynvml
+
+    try:
+        return pynvml.nvmlDeviceGetPowerUsage(handle) / 1000 or None
+    except pynvml.NVMLError:
+        return None
+
+
+def _temperature_c(handle: Any) -> float | None:
+    import pynvml
+
+    # The first is what the second is to be replaced by; older drivers have the second only.
+    for name in ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"):
+        try:
+            return float(getattr(pynvml, name)(handle, pynvml.NVML_TEMPERATURE_GPU))
+        except (AttributeError, pynvml.NVMLError):
+            continue
+    return None
+
+
+def _ticks(counted: Mapping[str, Any]) -> dict[str, float]:
+    """How often each counter moves: the median time between changes, all watched at once."""
+    import pynvml
+
+    last = dict.fromkeys(counted, -1)
+    moved_s: dict[str, list[float]] = {uuid: [] for uuid in counted}
+    end_s = time.perf_counter() + CALIBRATED_S
+    while (now_s := time.perf_counter()) < end_s:
+        for uuid, handle in counted.items():
             try:
-                joules += counter.millijoules(now_s) / 1000
-            except pynvml.NVMLError as error:
-                return Sample(now_s, None, f"{counter.uuid}: {error}")
-            except _CounterError as error:
-                return Sample(now_s, None, f"{counter.uuid}: the energy counter {error}")
-        return Sample(now_s, joules)
+                count = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+            except pynvml.NVMLError:
+                continue
+            if count != last[uuid]:
+                moved_s[uuid].append(now_s)
+                last[uuid] = count
+        # The first look is a change from nothing, within a tick: two more than the ticks wanted.
+        if all(len(times) >= CALIBRATED_TICKS + 2 for times in moved_s.values()):
+            break
+        time.sleep(CALIBRATION_STEP_S)
+    return {uuid: _median_step(times[1:]) for uuid, times in moved_s.items()}
 
 
-class _CounterError(Exception):
-    """What a counter says cannot be true."""
+def _median_step(times: Sequence[float]) -> float:
+    steps = [later - sooner for sooner, later in pairwise(times)]
+    return statistics.median(steps) if steps else TICK_S
 
 
-class _Counter:
-    """One GPU's counter, and what of its past shows that it cannot be believed."""
-
-    def __init__(self, uuid: str, handle: Any) -> None:
-        self.uuid = uuid
-        self._handle = handle
-        self._last = -1
-        self._moved_s = 0.0
-        self._was_reset = False
-
-    def millijoules(self, now_s: float) -> int:
-        """The count. Raises pynvml.NVMLError, or _CounterError.
-
-        After a reset there is no count any more: among several GPUs, the growth of the others would hide
-        what was lost.
-        """
-        import pynvml
-
-        count: int = pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)
-        self._was_reset |= count < self._last
-        if self._was_reset:
-            raise _CounterError("went back: the GPU or its driver was reset since the start")
-        if count > self._last:
-            self._last = count
-            self._moved_s = now_s
-        elif now_s - self._moved_s > STUCK_S:
-            raise _CounterError(f"has not moved for {now_s - self._moved_s:.1f} s")
-        return count
+def _processes(uuid: str, handle: Any, pid: int | None) -> Processes | None:
+    try:
+        return Processes(uuid, handle, pid=pid)
+    except UnseenError:
+        return None
 
 
 def _init() -> None:
@@ -172,18 +371,30 @@ def _devices() -> dict[str, Any]:
 
 
 def _choose(devices: dict[str, Any], uuids: Literal["all"] | tuple[str, ...]) -> dict[str, Any]:
-    known = ", ".join(devices) or "none"
     if uuids == "all":
         if not devices:
             raise UserError("meter: nvml: all: the NVIDIA driver sees no GPU")
         return devices
-    missing = [uuid for uuid in uuids if uuid not in devices]
-    if missing:
-        hint = "a MIG slice has no counter: name its GPU" if missing[0].startswith("MIG-") else None
-        raise UserError(
-            f"meter: nvml: no GPU {missing[0]!r} on this machine; known: {known}", hint=hint
-        )
-    return {uuid: devices[uuid] for uuid in uuids}
+    chosen = {}
+    for uuid in uuids:
+        whole = _whole(uuid) if uuid.startswith("MIG-") else uuid
+        if whole not in devices:
+            known = ", ".join(devices) or "none"
+            raise UserError(f"meter: nvml: no GPU {uuid!r} on this machine; known: {known}")
+        chosen[whole] = devices[whole]
+    return chosen
+
+
+def _whole(uuid: str) -> str | None:
+    """The GPU that a MIG slice is part of; None where there is no such slice."""
+    import pynvml
+
+    try:
+        mig = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        whole = pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(mig)
+        return str(pynvml.nvmlDeviceGetUUID(whole))
+    except pynvml.NVMLError:
+        return None
 
 
 def _counter_problem(handle: Any) -> str | None:

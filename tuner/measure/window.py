@@ -54,6 +54,7 @@ class Window:
         self._thread = threading.Thread(target=self._sample, name="tuner-meter", daemon=True)
 
     def __enter__(self) -> Self:
+        self._meter.read()  # what was used while nobody read may be unknown: this is where that is said
         first = self._meter.read()
         self.opened_s = first.t_s
         """time.perf_counter() when the window was opened."""
@@ -137,13 +138,15 @@ async def idle_power_w(meter: Meter) -> float | None:
     Takes IDLE_S, or longer for a slow count.
     """
     wait_s = max(IDLE_S, IDLE_TICKS * meter.tick_s)
-    first = meter.read()
-    if wait_s > IDLE_LIMIT_S or first.joules is None:
+    if wait_s > IDLE_LIMIT_S:
         return None
-    await asyncio.sleep(wait_s)
-    last = meter.read()
-    reading = between(meter, first, last)
-    return None if reading.gross_j is None else reading.gross_j / (last.t_s - first.t_s)
+    with Window(meter) as window:
+        reading, _ = window.stretch()
+        if reading.problem is not None:
+            return None
+        await asyncio.sleep(wait_s)
+        reading, _ = window.stretch()
+    return None if reading.gross_j is None else reading.gross_j / reading.seconds
 
 
 def total(readings: Sequence[Reading]) -> Reading:

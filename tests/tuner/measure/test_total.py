@@ -14,15 +14,16 @@ class Fixed:
     """A meter whose joules are set by hand."""
 
     tick_s = 0.0
-    devices = ()
 
-    def __init__(self, scope, source="fixed"):
+    def __init__(self, scope, source="fixed", *, devices=(), **said):
         self.scope = scope
         self.source = source
+        self.devices = devices
         self.joules = 0.0
+        self.said = said
 
     def read(self):
-        return Sample(0.0, self.joules)
+        return Sample(0.0, self.joules, **self.said)
 
 
 def nvml_meter(uuids):
@@ -68,14 +69,39 @@ def test_without_one_of_them_there_is_no_total():
         ("all", "all", 300 + 50),
     ],
 )
-def test_a_gpu_that_serves_two_models_is_counted_once(nvml, first, second, watts):
-    nvml.gpus[1].energy_j = lambda t: 50 * t
+def test_a_gpu_that_serves_two_models_is_counted_once(nvml, loads, first, second, watts):
+    nvml.gpus[1].load = loads.constant(50)
     meter = total([nvml_meter(first), nvml_meter(second)])
 
     def wait():
         nvml.now_s += 2
 
     assert counted(meter, wait) == pytest.approx(2 * watts)
+
+
+def test_a_gpu_that_two_sources_meter_is_counted_once():
+    here, there = (
+        Fixed("GPU-1", devices=("GPU-1",)),
+        Fixed("GPU-1 at gpu1", "dcgm", devices=("GPU-1",)),
+    )
+    assert total([here, there]) is here
+    both = total([here, Fixed("GPU-2 at gpu1", "dcgm", devices=("GPU-2",))])
+    assert both.devices == ("GPU-1", "GPU-2")
+
+
+def test_what_one_part_says_holds_for_all():
+    hot = Fixed("a", power_w=100.0, temperature_c=80.0)
+    cool = Fixed("b", power_w=20.0, temperature_c=50.0)
+    sample = total([hot, cool]).read()
+    assert (sample.power_w, sample.temperature_c, sample.problem) == (120, 80, None)
+    assert total([hot, Fixed("c")]).read().power_w is None
+    foreign = Fixed("d", problem="process 7 computes on d")
+    reading = total([hot, foreign]).read()
+    assert (reading.joules, reading.problem) == (0, "process 7 computes on d")
+    lost = Fixed("e", problem="lost")
+    lost.joules = None
+    reading = total([foreign, lost]).read()
+    assert (reading.joules, reading.problem) == (None, "lost")
 
 
 def test_a_gpu_and_a_process_are_two_devices(nvml):
