@@ -188,6 +188,10 @@ def _calls(runs: Sequence[ExampleRun]) -> list[Call] | None:
             if span.kind != "llm" or (span.error is not None and not span.output):
                 continue
             if span.tokens_in is None or span.tokens_out is None:
+                if (
+                    run.edge
+                ):  # an extra question's last call, broken off when the measured ones were answered
+                    continue
                 return None
             start_s, end_s = run.started_s + span.start_s, run.started_s + span.end_s
             if end_s > start_s:
