@@ -1,6 +1,11 @@
 """`tuner doctor`: what this machine offers."""
 
+from typing import TYPE_CHECKING
+
 from tuner.cli.arguments import AsJson
+
+if TYPE_CHECKING:
+    from tuner.measure.nvml import Gpu
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -8,7 +13,7 @@ def doctor(as_json: AsJson = False) -> None:
     from tuner.cli.output import print_json
     from tuner.cli.output import print_table
 
-    rows = [*_machine(), *_gpus(), *_engines(), *_weights(), *_sandbox()]
+    rows = [*_machine(), *_gpus(), *_processors(), *_engines(), *_weights(), *_sandbox()]
     if as_json:
         print_json([{"what": what, "usable": ok, "detail": detail} for what, ok, detail in rows])
         return
@@ -57,7 +62,35 @@ def _gpus() -> list[Finding]:
     if not gpus:
         return [("meter nvml", False, "the NVIDIA driver sees no GPU")]
     return [
-        (f"meter nvml: {gpu.uuid}", gpu.problem is None, gpu.problem or gpu.name) for gpu in gpus
+        (
+            f"meter nvml: {gpu.uuid}",
+            gpu.problem is None or gpu.power is not None,
+            "; ".join([gpu.name, *_abilities(gpu)]),
+        )
+        for gpu in gpus
+    ]
+
+
+def _abilities(gpu: "Gpu") -> list[str]:
+    """What a GPU tells of its energy, and who computes there meanwhile."""
+    ticks = f"{1000 * gpu.tick_s:.0f}" if gpu.tick_s is not None else "?"
+    counter = f"counts every {ticks} ms" if gpu.problem is None else f"no counter ({gpu.problem})"
+    power = f"power: {gpu.power}" if gpu.power is not None else "no power"
+    if gpu.processes is None:
+        return [counter, power, "processes cannot be seen"]
+    return [counter, power, f"computing: {', '.join(gpu.processes) or 'nobody'}"]
+
+
+def _processors() -> list[Finding]:
+    from tuner.measure.rapl import FOLDER
+    from tuner.measure.rapl import list_zones
+
+    zones = list_zones()
+    if not zones:
+        return [("meter rapl", False, f"no energy counters of processors in {FOLDER}")]
+    return [
+        (f"meter rapl: {name}", problem is None, problem or "can be read")
+        for name, problem in zones.items()
     ]
 
 

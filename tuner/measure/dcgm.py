@@ -19,11 +19,11 @@ from pydantic import Field
 from tuner.errors import UserError
 from tuner.measure.count import Count
 from tuner.measure.count import CountError
+from tuner.measure.latest import Latest
+from tuner.measure.latest import ReplyError
 from tuner.measure.meter import Meter
 from tuner.measure.meter import MeterKind
 from tuner.measure.meter import Sample
-from tuner.measure.scrape import ReplyError
-from tuner.measure.scrape import Scrape
 from tuner.measure.total import total
 
 ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
@@ -66,7 +66,7 @@ class DcgmSpec(MeterKind):
     def open(self, *, pid: int | None, base: Path) -> Meter:
         """A meter of these GPUs. Raises UserError where the exporter does not answer, or not for one of them."""
         spec = self.dcgm
-        scrape = Scrape(
+        latest = Latest(
             spec.url,
             _parse,
             period_s=max(SHORTEST_PERIOD_S, spec.interval_s / 10),
@@ -74,14 +74,14 @@ class DcgmSpec(MeterKind):
             hint="start dcgm-exporter there with a counters file that has "
             f"{ENERGY} (-f), or correct `url`: it usually ends in :9400/metrics",
         )
-        shown = scrape.latest(time.perf_counter()).said or {}
+        shown = latest.reply(time.perf_counter()).said or {}
         gpus = tuple(shown) if spec.gpus == "all" else spec.gpus
         for uuid in gpus:
             if uuid not in shown:
                 raise UserError(
                     f"meter: dcgm: {spec.url} shows no GPU {uuid!r}; known: {', '.join(shown)}"
                 )
-        return total([DcgmMeter(uuid, spec, scrape) for uuid in gpus])
+        return total([DcgmMeter(uuid, spec, latest) for uuid in gpus])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +98,20 @@ class DcgmMeter:
 
     source = "dcgm"
 
-    def __init__(self, uuid: str, spec: Dcgm, scrape: Scrape[Mapping[str, Shown]]) -> None:
+    def __init__(self, uuid: str, spec: Dcgm, latest: Latest[Mapping[str, Shown]]) -> None:
         self.devices = (uuid,)
         host = spec.url.split("/")[2]
         self.scope = f"{uuid} at {host}, every {spec.interval_s:g} s"
         period_s = max(SHORTEST_PERIOD_S, spec.interval_s / 10)
         self.tick_s = spec.interval_s + period_s  # the exporter's look, then ours
-        self._scrape = scrape
+        self._latest = latest
         self._count = Count(stuck_s=STUCK_INTERVALS * self.tick_s)
 
     def read(self) -> Sample:
         """Joules since the driver was loaded."""
         now_s = time.perf_counter()
         (uuid,) = self.devices
-        reply = self._scrape.latest(now_s)
+        reply = self._latest.reply(now_s)
         if reply.said is None:
             return Sample(now_s, None, reply.problem)
         shown = reply.said.get(uuid)

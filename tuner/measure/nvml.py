@@ -6,7 +6,6 @@ integrated. Both are called and their refusal caught, because no table of archit
 """
 
 import math
-import statistics
 import time
 import weakref
 from collections.abc import Callable
@@ -306,8 +305,8 @@ def _ticks(counted: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _median_step(times: Sequence[float]) -> float:
-    steps = [later - sooner for sooner, later in pairwise(times)]
-    return statistics.median(steps) if steps else TICK_S
+    steps = sorted(later - sooner for sooner, later in pairwise(times))
+    return steps[len(steps) // 2] if steps else TICK_S
 
 
 def _processes(uuid: str, handle: Any, pid: int | None) -> Processes | None:

@@ -15,11 +15,11 @@ from pydantic import Field
 
 from tuner.measure.count import Count
 from tuner.measure.count import CountError
+from tuner.measure.latest import Latest
+from tuner.measure.latest import ReplyError
 from tuner.measure.meter import Meter
 from tuner.measure.meter import MeterKind
 from tuner.measure.meter import Sample
-from tuner.measure.scrape import ReplyError
-from tuner.measure.scrape import Scrape
 
 PERIOD_S = 0.5
 """Each reply costs the server a look at every GPU, and us about a millisecond."""
@@ -63,7 +63,7 @@ class TensorRtLlmMeter:
             f"GPUs of the server at {url.split('/')[2]} as it counts them: the first of its host, as many as its world "
             "size; over several hosts, scaled up from one"
         )
-        self._scrape = Scrape(
+        self._latest = Latest(
             url,
             _parse,
             period_s=PERIOD_S,
@@ -75,7 +75,7 @@ class TensorRtLlmMeter:
     def read(self) -> Sample:
         """Joules since the server started."""
         now_s = time.perf_counter()
-        reply = self._scrape.latest(now_s)
+        reply = self._latest.reply(now_s)
         if reply.said is None:
             return Sample(now_s, None, reply.problem)
         try:

@@ -171,7 +171,7 @@ def test_an_exporter_that_looks_more_seldom_than_was_said_is_found_out(site, dcg
 
 
 def test_reads_do_not_wait_for_a_server_that_hangs(site, trtllm_text, monkeypatch):
-    monkeypatch.setattr("tuner.measure.scrape.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("tuner.measure.latest.TIMEOUT_S", 0.2)
     with site(lambda: (200, trtllm_text(time.perf_counter()))) as server:
         meter = trtllm_meter(server.url)
         server.delay_s = 0.6
@@ -189,7 +189,7 @@ def test_a_meter_that_is_let_go_asks_no_more(site, trtllm_text):
     with site(lambda: (200, trtllm_text(time.perf_counter()))) as server:
         meter = trtllm_meter(server.url)
         wait_for(lambda: server.asked > 3)
-        threads = [thread for thread in threading.enumerate() if thread.name == "tuner-scrape"]
+        threads = [thread for thread in threading.enumerate() if thread.name == "tuner-meter-poll"]
         del meter
         gc.collect()
         for thread in threads:

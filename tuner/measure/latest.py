@@ -36,7 +36,7 @@ class Reply(Generic[T]):
     problem: str | None = None
 
 
-class Scrape(Generic[T]):
+class Latest(Generic[T]):
     """Asks `url` every `period_s` for as long as it lives; `parse` makes of a reply's text what is wanted.
 
     `parse` raises ReplyError. The first reply is waited for: raises UserError, with `hint`, where there is none.
@@ -59,11 +59,11 @@ class Scrape(Generic[T]):
         threading.Thread(
             target=_keep_asking,
             args=(url, parse, period_s, self._latest, stop),
-            name="tuner-scrape",
+            name="tuner-meter-poll",
             daemon=True,
         ).start()
 
-    def latest(self, now_s: float) -> Reply[T]:
+    def reply(self, now_s: float) -> Reply[T]:
         """The latest reply, or that there has been none for long."""
         reply = self._latest[0]
         old_s = now_s - reply.asked_s
