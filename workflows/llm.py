@@ -14,10 +14,14 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
+from typing import Literal
 from typing import Protocol
+from typing import Self
 from weakref import WeakKeyDictionary
 
 from workflows.config import ModelSettings
@@ -30,11 +34,17 @@ from workflows.trace import Trace
 OnText = Callable[[str], None]
 """Hears of each piece of a reply as it comes."""
 
+Salting = Literal["cache_salt", "prompt"]
+"""Where a salt goes: beside the prompt, as vLLM takes it, or before it, as its first line."""
+
 written_down: ContextVar[bool] = ContextVar("written_down", default=False)
 """Whether litellm is being called by a `ChatClient`, which writes the span itself; `workflows.capture` writes the others."""
 
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 20.0
+CONNECTIONS = 65536
+"""At once, to all servers together: more than a process may have."""
+
 _PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
 
 
@@ -87,6 +97,19 @@ class ChatClient:
         self._litellm = import_litellm()
         self._prices = prices(settings)
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._first_line = ""
+        self._cache_salt: dict[str, str] = {}
+
+    def salted(self, salt: str, how: Salting) -> Self:
+        """This client, connections and all, whose prompts no server takes for any that had another salt, or none.
+
+        Among each other they share what they begin with as before. A line before the prompt counts among its
+        tokens; spans keep the prompt without it. It reaches `complete` only, not what calls litellm itself.
+        """
+        other = copy(self)
+        other._first_line = f"{salt}\n" if how == "prompt" else ""
+        other._cache_salt = {"cache_salt": salt} if how == "cache_salt" else {}
+        return other
 
     async def complete(self, request: Request, trace: Trace, on_text: OnText | None = None) -> str:
         """The reply, after as many retries as the settings allow. Raises ModelError."""
@@ -127,12 +150,14 @@ class ChatClient:
     def litellm_arguments(self) -> dict[str, Any]:
         """What litellm's chat functions must be given to reach this model, the key included."""
         settings = self._settings
+        salt = {"extra_body": self._cache_salt} if self._cache_salt else {}
         return {
             "model": settings.model,
             "api_base": settings.api_base,
             "api_key": self._key,
             "timeout": settings.timeout_s,
             "max_retries": 0,  # by the provider's own client, which nobody could measure
+            **salt,
         }
 
     async def close(self) -> None:
@@ -194,6 +219,7 @@ class ChatClient:
 
     async def _open(self, request: Request) -> Any:
         settings = self._settings
+        request = self._begin(request)
         arguments: dict[str, Any] = {
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
@@ -203,7 +229,7 @@ class ChatClient:
         }
         if request.stop:
             arguments["stop"] = list(request.stop)
-        if extra := self._constraints(request):
+        if extra := {**self._constraints(request), **self._cache_salt}:
             arguments["extra_body"] = extra
         if settings.endpoint == "completion":
             provider, _, name = settings.model.partition("/")
@@ -218,11 +244,16 @@ class ChatClient:
                 messages=messages,
                 num_retries=0,
                 drop_params=True,  # seeds and the like, where a provider has none
-                **self.litellm_arguments(),
-                **arguments,
+                **{**self.litellm_arguments(), **arguments},
             )
         finally:
             written_down.reset(token)
+
+    def _begin(self, request: Request) -> Request:
+        """The request with the salt's line, if there is one, before all else."""
+        if request.system:
+            return replace(request, system=self._first_line + request.system)
+        return replace(request, prompt=self._first_line + request.prompt)
 
     def _openai(self) -> Any:
         # Not by litellm: it opens a connection for each completion, at 20 ms a call, and sends some
@@ -377,6 +408,9 @@ def prices(settings: ModelSettings) -> Prices | None:
 def import_litellm() -> Any:
     """litellm, quiet and without the cost map that it would fetch at import; takes seconds the first time."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    # Else calls beyond 500 to one server wait in this process, which is no limit of the server's.
+    os.environ.setdefault("AIOHTTP_CONNECTOR_LIMIT", str(CONNECTIONS))
+    os.environ.setdefault("AIOHTTP_CONNECTOR_LIMIT_PER_HOST", str(CONNECTIONS))
     import litellm
 
     litellm.suppress_debug_info = True

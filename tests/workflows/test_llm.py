@@ -10,6 +10,7 @@ import traceback
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -129,6 +130,51 @@ async def test_a_reply_and_its_span(endpoint: str) -> None:
     else:
         assert received.path == "/v1/completions"
         assert body["prompt"] == span.input
+
+
+@pytest.mark.parametrize("system", ["Answer.", ""])
+async def test_a_salt_stands_before_all_else_and_in_no_span(endpoint: str, system: str) -> None:
+    request = replace(ASK, system=system)
+    async with loopback.serve(loopback.Behaviour(record=True)) as server:
+        plain, trace = client(server, endpoint=endpoint), Trace()
+        await plain.salted("a1b2", "prompt").complete(request, trace)
+        await plain.complete(request, trace)
+        salted, unsalted = (received.body for received in server.received)
+    if endpoint == "chat":
+        assert salted["messages"][0]["content"] == "a1b2\n" + (system or request.prompt)
+        assert salted["messages"][1:] == unsalted["messages"][1:]
+        assert not unsalted["messages"][0]["content"].startswith("a1b2")
+    else:
+        assert salted["prompt"] == f"a1b2\n{unsalted['prompt']}"
+    assert [span.input for span in trace.spans] == [request.text()] * 2
+
+
+async def test_a_salt_beside_the_prompt_leaves_it_as_it_is(endpoint: str) -> None:
+    async with loopback.serve(loopback.Behaviour(record=True)) as server:
+        plain = client(server, endpoint=endpoint, grammar="vllm")
+        request = replace(ASK, grammar='root ::= "x"')
+        await plain.salted("a1b2", "cache_salt").complete(request, Trace())
+        await plain.complete(request, Trace())
+        salted, unsalted = (dict(received.body) for received in server.received)
+    assert salted.pop("cache_salt") == "a1b2"
+    assert salted == unsalted
+    assert salted["structured_outputs"] == {"grammar": 'root ::= "x"'}
+
+
+async def test_a_salted_client_shares_the_connections_of_the_first(endpoint: str) -> None:
+    async with loopback.serve(loopback.Behaviour(record=True)) as server:
+        plain = client(server, endpoint=endpoint)
+        for salt in ("a", "b", "c"):
+            await plain.salted(salt, "prompt").complete(ASK, Trace())
+        assert server.open_connections == 1
+
+
+async def test_what_calls_litellm_itself_gets_the_salt_beside_the_prompt() -> None:
+    async with loopback.serve(loopback.Behaviour()) as server:
+        plain = client(server)
+        beside = plain.salted("a1b2", "cache_salt").litellm_arguments()
+        assert beside == {**plain.litellm_arguments(), "extra_body": {"cache_salt": "a1b2"}}
+        assert plain.salted("a1b2", "prompt").litellm_arguments() == plain.litellm_arguments()
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "openai/name", "hosted_vllm/org/name"])
