@@ -25,7 +25,7 @@ from tuner.measure import MeterSpec
 from tuner.measure import make_meter
 from tuner.records import ExampleRun
 from tuner.serving import Endpoint
-from tuner.serving import Served
+from tuner.serving import LlamaCpp
 from tuner.serving import start
 from tuner.tasks import Task
 from tuner.tasks import load_task
@@ -105,7 +105,7 @@ def main() -> None:
     say = (lambda text: None) if arguments.json else lambda text: print(text, file=sys.stderr)
     rows = []
     # Slots are prompt caches as well: the prompts of actor, judge and value do not drive each other out.
-    spec = Served(serve="llama.cpp", weights="smollm2-135m-instruct", slots=4, context=8192)
+    spec = LlamaCpp(weights="smollm2-135m-instruct", slots=4, context=8192)
     with start("smollm2", spec) as endpoint:
         for name in tasks:
             task = load(name, examples, arguments.data)
@@ -161,7 +161,7 @@ async def measure(workflow: str, task: Task, endpoint: Endpoint) -> dict[str, An
     client = ChatClient(endpoint.settings)
     runs: list[ExampleRun] = []
     spec = MeterSpec(CpuEstimateSpec(cpu_estimate=CpuEstimate()))
-    endpoint.clear_cache()
+    endpoint.isolate("pass")
     started_s = time.perf_counter()
     hung = False
     try:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.serving import Endpoint
-from tuner.serving import Served
+from tuner.serving import LlamaCpp
 from tuner.serving import start
 from tuner.tasks import load_task
 from tuner.tasks import task_options
@@ -104,7 +104,7 @@ def main() -> None:
         model="m",
         params={"few_shot": 2, "children": CHILDREN, "iterations": iterations},
     )
-    spec = Served(serve="llama.cpp", weights="smollm2-135m-instruct", slots=SLOTS)
+    spec = LlamaCpp(weights="smollm2-135m-instruct", slots=SLOTS)
     with start("smollm2", spec) as endpoint:
         benchmark = Benchmark(endpoint, config, questions, quiet=arguments.json)
         by_server = asyncio.run(benchmark.run())
@@ -144,7 +144,7 @@ class Benchmark:
         real: dict[str, list[Outcome]] = {"concurrent": [], "serial": []}
         # There and back, so that a machine that slows down meanwhile slows down both.
         for mode in ("concurrent", "serial", "serial", "concurrent"):
-            self._endpoint.clear_cache()
+            self._endpoint.isolate("question")
             real[mode] += await self._answer(mode, client)
         await client.close()
         alone_s = statistics.median(

@@ -27,7 +27,7 @@ from tuner.evaluate import evaluate
 from tuner.load import Load
 from tuner.measure import NoMeter
 from tuner.serving import Endpoint
-from tuner.serving import Served
+from tuner.serving import LlamaCpp
 from tuner.serving import start
 from tuner.tasks import Example
 from tuner.tasks import Task
@@ -84,7 +84,7 @@ def main() -> None:
     pairs, examples, calls = (2, 3, 150) if arguments.quick else (5, 8, 500)
     say = (lambda text: None) if arguments.json else lambda text: print(text, file=sys.stderr)
     by_config = {}
-    with start("smollm2", Served(serve="llama.cpp", weights="smollm2-135m-instruct")) as endpoint:
+    with start("smollm2", LlamaCpp(weights="smollm2-135m-instruct")) as endpoint:
         for name, config in CONFIGS.items():
             say(f"SmolLM2, {name}: {pairs} pairs of {examples} examples")
             by_config[name] = asyncio.run(on_smollm2(endpoint, config, pairs, examples))
@@ -135,7 +135,7 @@ async def on_smollm2(
             ("httpx", lambda: with_httpx(bodies, endpoint.settings)),
             ("litellm", lambda: with_litellm(bodies, endpoint.settings)),
         ):
-            endpoint.clear_cache()
+            endpoint.isolate("round")
             walls[name].append(await wall_s(loop))
     return {
         "calls": len(bodies),

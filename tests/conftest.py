@@ -21,7 +21,7 @@ def smollm2() -> Iterator[serving.Endpoint]:
     """SmolLM2-135M-Instruct on a llama.cpp server with one slot; its weights stay in the cache folder."""
     if find_spec("xllamacpp") is None:
         pytest.skip("xllamacpp is not installed: pip install 'tuner[local]'")
-    spec = serving.Served(serve="llama.cpp", weights="smollm2-135m-instruct")
+    spec = serving.LlamaCpp(weights="smollm2-135m-instruct")
     try:
         serving.find_weights(spec.weights)
     except ServingError as error:

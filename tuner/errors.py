@@ -7,6 +7,7 @@ TunerError
 │   ├── ServingError a model's weights or server
 │   └── StoreError   a study's database
 └── TrialError       one trial cannot give its values; the study goes on
+    └── VariantError a server does not start with these serving knobs
 """
 
 
@@ -40,3 +41,7 @@ class StoreError(UserError):
 
 class TrialError(TunerError):
     """One trial cannot give its values; it is told as failed, and the study goes on."""
+
+
+class VariantError(TrialError):
+    """A model's server does not start as a trial wants it served; that is no fault of other trials."""

@@ -32,6 +32,8 @@ from pydantic import field_validator
 from pydantic import model_validator
 
 from tuner.condition import Condition
+from tuner.serving import model_name
+from tuner.serving import variant_name
 from tuner.source import Source
 from tuner.tasks import Task
 from workflows.base import Params
@@ -161,6 +163,9 @@ Domain = Annotated[
 Choose = Callable[[str, Domain], Knob]
 """Takes a flat name (`react.max_steps`) and its domain, gives a value."""
 
+Models = Sequence[str] | Mapping[str, Mapping[str, Choices]]
+"""A study's models by name, with the serving knobs of those whose server may be started in several ways."""
+
 
 class SearchSpace(_Data):
     """Which configs a study may try: for each workflow, its knobs in order; a knob left out keeps its default."""
@@ -174,24 +179,29 @@ class SearchSpace(_Data):
         content = self.model_dump(mode="json", exclude={"name"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
-    def walk(self, models: Sequence[str], choose: Choose) -> AgentConfig:
+    def walk(self, models: Models, choose: Choose) -> AgentConfig:
         """The config that the chooser's answers lead to, every param filled in.
 
         Knobs whose condition does not hold keep the workflow's default, and a role that the config's
-        own model plays is the actor's, so that configs that behave alike are equal.
+        own model plays is the actor's, so that configs that behave alike are equal. A model with serving
+        knobs is named with their values, as one of its variants.
         """
         # Sorted: Optuna refuses choices that come in another order than before.
         workflow = str(choose("workflow", Choices(choices=tuple(sorted(self.workflows)))))
         model = str(choose("model", Choices(choices=tuple(sorted(models)))))
+        served = {
+            knob: choose(f"{model}.{knob}", domain)
+            for knob, domain in _serving_knobs(models, model).items()
+        }
         params: dict[str, Knob] = {}
         for knob, domain in self.workflows[workflow].items():
             if domain.applies(params):
                 chosen = choose(f"{workflow}.{knob}", domain)
                 params[knob] = ACTOR if _is_own_role(knob) and chosen == model else chosen
         full = workflow_kind(workflow).params.model_validate(params).model_dump()
-        return AgentConfig(workflow=workflow, model=model, params=full)
+        return AgentConfig(workflow=workflow, model=variant_name(model, served), params=full)
 
-    def sample(self, trial: "optuna.trial.BaseTrial", models: Sequence[str]) -> AgentConfig:
+    def sample(self, trial: "optuna.trial.BaseTrial", models: Models) -> AgentConfig:
         """A config whose open knobs Optuna chose; it is not asked where there is nothing to choose."""
 
         def choose(name: str, domain: Domain) -> Knob:
@@ -201,7 +211,7 @@ class SearchSpace(_Data):
 
         return self.walk(models, choose)
 
-    def draw(self, models: Sequence[str], rng: np.random.Generator) -> AgentConfig:
+    def draw(self, models: Models, rng: np.random.Generator) -> AgentConfig:
         """A config each of whose knobs is drawn uniformly."""
 
         def choose(name: str, domain: Domain) -> Knob:
@@ -213,18 +223,20 @@ class SearchSpace(_Data):
 
         return self.walk(models, choose)
 
-    def flat(self, config: AgentConfig, models: Sequence[str]) -> dict[str, Knob]:
+    def flat(self, config: AgentConfig, models: Models) -> dict[str, Knob]:
         """Optuna's parameters of a config of this space, for enqueueing it."""
         flat: dict[str, Knob] = {}
+        model = model_name(config.model)
+        above = {"workflow": config.workflow, "model": model, **_served_as(models, config.model)}
 
         def choose(name: str, domain: Domain) -> Knob:
             chosen: Knob
-            if name in ("workflow", "model"):
-                chosen = getattr(config, name)
+            if name in above:
+                chosen = above[name]
             else:
                 chosen = config.params[name.removeprefix(f"{config.workflow}.")]
                 if chosen == ACTOR and ACTOR not in (domain.values() or ()):
-                    chosen = config.model
+                    chosen = model
             if len(domain.values() or (0, 0)) > 1:
                 flat[name] = chosen
             return chosen
@@ -232,14 +244,14 @@ class SearchSpace(_Data):
         self.walk(models, choose)
         return flat
 
-    def configs(self, models: Sequence[str]) -> Iterator[AgentConfig] | None:
+    def configs(self, models: Models) -> Iterator[AgentConfig] | None:
         """Every config once, in a fixed order; None where a knob has a continuum of values."""
         domains = [domain for knobs in self.workflows.values() for domain in knobs.values()]
         if any(domain.values() is None for domain in domains):
             return None
         return self._distinct(models)
 
-    def _distinct(self, models: Sequence[str]) -> Iterator[AgentConfig]:
+    def _distinct(self, models: Models) -> Iterator[AgentConfig]:
         """Each config once: a role given to the actor, and to the model that is the actor, are the same."""
         seen: set[str] = set()
         for config in self._listed(models):
@@ -247,7 +259,7 @@ class SearchSpace(_Data):
                 seen.add(config.hash())
                 yield config
 
-    def _listed(self, models: Sequence[str]) -> Iterator[AgentConfig]:
+    def _listed(self, models: Models) -> Iterator[AgentConfig]:
         path: list[int] = []
         """Which value is taken at each choice of the walk; the last one is advanced like a counter."""
         while True:
@@ -267,13 +279,19 @@ class SearchSpace(_Data):
                 return
             path[-1] += 1
 
-    def size(self, models: Sequence[str]) -> int | None:
+    def size(self, models: Models) -> int | None:
         """How many configs there are; None where a knob has a continuum of values."""
-        sizes = [
-            _size(_played(knobs, model)) for knobs in self.workflows.values() for model in models
-        ]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if len(known) == len(sizes) else None
+        total = 0
+        for model in models:
+            variants = math.prod(
+                len(knob.choices) for knob in _serving_knobs(models, model).values()
+            )
+            for knobs in self.workflows.values():
+                size = _size(_played(knobs, model))
+                if size is None:
+                    return None
+                total += size * variants
+        return total
 
     def variants(self, workflow: str) -> Iterator[Params]:
         """Params of a workflow for each choice of the workflows that it may hand questions on to."""
@@ -282,6 +300,23 @@ class SearchSpace(_Data):
         nested = [name for name in kind.params.nested if name in knobs]
         for values in itertools.product(*(knobs[name].values() or () for name in nested)):
             yield kind.params.model_validate(dict(zip(nested, values, strict=True)))
+
+
+def _serving_knobs(models: Models, model: str) -> Mapping[str, Choices]:
+    return models[model] if isinstance(models, Mapping) else {}
+
+
+def _served_as(models: Models, variant: str) -> dict[str, Knob]:
+    """The serving knobs of a variant by their flat names; none for one that these models do not have."""
+    model = model_name(variant)
+    if model not in models:
+        return {}
+    knobs = _serving_knobs(models, model)
+    for values in itertools.product(*(knob.choices for knob in knobs.values())):
+        chosen = dict(zip(knobs, values, strict=True))
+        if variant_name(model, chosen) == variant:
+            return {f"{model}.{knob}": value for knob, value in chosen.items()}
+    return {}
 
 
 def _is_role(knob: str) -> bool:
@@ -419,15 +454,23 @@ def _check_values(
             ) from None
 
 
-def check_roles(space: SearchSpace, path: Path, models: Sequence[str]) -> None:
-    """Raise SpecError for a role that the space gives to none of a study's models."""
+def check_roles(space: SearchSpace, path: Path, models: Models) -> None:
+    """Raise SpecError for a role that the space gives to none of a study's models, or to one of several servers."""
     for workflow, knobs in space.workflows.items():
         for knob, domain in knobs.items():
             for value in (domain.values() or ()) if _is_role(knob) else ():
+                key = ("workflows", workflow, knob)
                 if value not in (*models, ACTOR):
+                    known = ", ".join((ACTOR, *models))
                     raise Source.read(path).error(
-                        ("workflows", workflow, knob),
-                        f"{value!r} is no model of the study; known: {', '.join((ACTOR, *models))}",
+                        key, f"{value!r} is no model of the study; known: {known}"
+                    )
+                choices = _serving_knobs(models, str(value)) if value != ACTOR else {}
+                if choices:
+                    raise Source.read(path).error(
+                        key,
+                        f"{value!r} has choices of its own ({', '.join(choices)}), so no role can name it",
+                        f"give the role to {ACTOR}, or to a model with a single value of each",
                     )
 
 

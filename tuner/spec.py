@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Annotated
@@ -21,8 +22,14 @@ from tuner.errors import SpecError
 from tuner.load import Load
 from tuner.objectives import OBJECTIVES
 from tuner.samplers import SAMPLERS
+from tuner.serving import PATIENCE
+from tuner.serving import VARIANT_SIGN
+from tuner.serving import Addressed
 from tuner.serving import ModelSpec
+from tuner.serving import Served
+from tuner.serving import variant_name
 from tuner.source import Source
+from tuner.space import Choices
 from tuner.space import SearchSpace
 from tuner.space import check_fit
 from tuner.space import check_roles
@@ -77,6 +84,15 @@ class Budget(_Data):
     )
 
 
+class ProfileOptions(_Data):
+    """What `tuner profile` measures beside the configs of the search space."""
+
+    rates: dict[str, tuple[Annotated[float, Field(gt=0)], ...]] = Field(
+        default_factory=dict,
+        description="workflow to questions a second at which its centre is asked: {react: [0.1, 0.2]}",
+    )
+
+
 class StudySpec(_Data):
     """A study file. Paths and SQLite files in it are relative to it."""
 
@@ -96,6 +112,7 @@ class StudySpec(_Data):
     max_failure_rate: float = Field(
         default=0.5, ge=0, lt=1, description="share of failed questions above which a trial fails"
     )
+    profile: ProfileOptions = ProfileOptions()
     storage: str = "sqlite:///tuner.db"
 
     @field_validator("models")
@@ -103,6 +120,11 @@ class StudySpec(_Data):
     def _leave_the_actor(cls, models: dict[str, ModelSpec]) -> dict[str, ModelSpec]:
         if ACTOR in models:
             raise ValueError(f"{ACTOR!r} stands for the config's own model; choose another name")
+        for name in models:
+            if VARIANT_SIGN in name:
+                raise ValueError(
+                    f"{name!r}: {VARIANT_SIGN} stands between a model's name and how it is served"
+                )
         return models
 
     @field_validator("objectives")
@@ -152,9 +174,27 @@ class LoadedStudy(BaseModel):
         return self.path.parent / self.spec.search_space
 
     @property
-    def models(self) -> tuple[str, ...]:
-        """Names of the models, in the order of the file."""
-        return tuple(self.spec.models)
+    def models(self) -> Mapping[str, Mapping[str, Choices]]:
+        """The models by name, in the order of the file, with the serving knobs that have several values."""
+        return {
+            name: {
+                knob: Choices(choices=values)
+                for knob, values in (model.choices() if isinstance(model, Served) else {}).items()
+            }
+            for name, model in self.spec.models.items()
+        }
+
+    @property
+    def variants(self) -> Mapping[str, Served | Addressed]:
+        """Every model that a config may name, as it is to be served: a model with serving knobs once for each of their combinations."""
+        found: dict[str, Served | Addressed] = {}
+        for name, model in self.spec.models.items():
+            if isinstance(model, Addressed):
+                found[name] = model
+                continue
+            for values, variant in model.variants().items():
+                found[variant_name(name, dict(zip(model.choices(), values, strict=True)))] = variant
+        return found
 
     def measured(self) -> tuple[str, ...]:
         """Objectives to be measured: those optimised, then those only constrained."""
@@ -173,9 +213,8 @@ class LoadedStudy(BaseModel):
         Without the task's questions, which may take long to load, the part `task` is left out.
         """
         spec = self.spec
-        patience = {"timeout_s", "max_retries", "port", "api_key_env"}
         models = {
-            name: model.model_dump(mode="json", exclude=patience)
+            name: model.model_dump(mode="json", exclude=set(PATIENCE))
             for name, model in spec.models.items()
         }
         return {
@@ -197,14 +236,21 @@ def load_study(path: str | Path) -> LoadedStudy:
     if not space_path.is_file():
         raise source.error(("search_space",), f"there is no file {space_path}")
     space = load_space(space_path)
-    check_roles(space, space_path, tuple(spec.models))
-    return LoadedStudy(
+    for workflow in spec.profile.rates:
+        if workflow not in space.workflows:
+            known = ", ".join(space.workflows)
+            raise source.error(
+                ("profile", "rates", workflow), f"is not in the search space, which has: {known}"
+            )
+    study = LoadedStudy(
         path=path,
         spec=spec,
         space=space,
         task_options=options,
         storage_url=_storage_url(source, spec),
     )
+    check_roles(space, space_path, study.models)
+    return study
 
 
 def _task_options(source: Source, spec: StudySpec) -> TaskOptions:

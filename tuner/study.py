@@ -2,8 +2,10 @@
 
 resume trials that were interrupted, from their next example on
 until the budget is spent:
-    ask for a config; replay it if it was evaluated before, else evaluate it, keeping every example
-    as it finishes; keep its values, then tell them
+    ask for a config, or for a batch of them where a server may have to be restarted between two
+    of each, those that the running servers can answer first:
+        replay it if it was evaluated before, else evaluate it, keeping every example as it
+        finishes; keep its values, then tell them
 measure the configs on the front once more, on the holdout questions
 """
 
@@ -13,12 +15,17 @@ import platform
 import socket
 import time
 import warnings
+from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import ExitStack
+from contextlib import contextmanager
+from dataclasses import dataclass
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import count
+from itertools import takewhile
 from typing import Any
 from typing import Literal
 
@@ -30,6 +37,7 @@ from tuner.condition import Condition
 from tuner.errors import StoreError
 from tuner.errors import TrialError
 from tuner.errors import UserError
+from tuner.errors import VariantError
 from tuner.events import ExampleFinished
 from tuner.events import PassStarted
 from tuner.events import Report
@@ -37,22 +45,25 @@ from tuner.events import StudyEnded
 from tuner.events import Talk
 from tuner.events import TrialEnded
 from tuner.executors import Executor
+from tuner.executors.fleet import Fleet
+from tuner.executors.fleet import Running
+from tuner.executors.fleet import Started
 from tuner.executors.local import LocalExecutor
 from tuner.measure import Meter
-from tuner.measure import make_meter
 from tuner.measure.window import total
 from tuner.objectives import OBJECTIVES
 from tuner.records import ExampleRun
+from tuner.records import TrialRecord
 from tuner.results import Front
 from tuner.results import evaluated
 from tuner.samplers import make_sampler
 from tuner.serving import Endpoint
-from tuner.serving import start
 from tuner.spec import LoadedStudy
 from tuner.spec import fingerprint_of
 from tuner.store import EDGE
 from tuner.store import Store
 from tuner.store.schema import open_optuna_storage
+from tuner.tasks import SPLITS
 from tuner.tasks import Split
 from tuner.tasks import Task
 from workflows.config import AgentConfig
@@ -69,6 +80,18 @@ FAILURES_IN_A_ROW = 3
 MOST_ENERGY_ERROR = 0.05
 """Standard error of a pass's energy above which it is refused: configs that differ by less could not be told apart."""
 
+BATCH = 8
+"""Trials asked for at once where a server may have to be restarted between them, so that those of one server run in a row.
+
+As many as TPE draws at random before it has a model. docs/decisions/0018 has what larger and smaller ones cost.
+"""
+
+_BATCH_SIZE = "batch"
+"""Attribute of a batch's first trial: how many trials it has."""
+
+LEFT_OUT = "the time was up before its turn came"
+"""Why a trial of a batch was never run; it does not count against the budget."""
+
 OWNER_SILENT_S = 600.0
 """How long an owner on another machine may go without finishing an example before it counts as gone."""
 
@@ -79,6 +102,22 @@ def run_study(study: LoadedStudy, *, report: Report = lambda event: None) -> Non
     Everything lands in the study's storage; `report` hears of it as it happens. Raises UserError for
     what only shows when servers, meters and storage are touched, before the first trial where it can.
     """
+    _conduct(study, None, report)
+
+
+def measure_configs(
+    study: LoadedStudy, configs: Sequence[AgentConfig], *, report: Report = lambda event: None
+) -> None:
+    """Measure these configs of the study's space on its search questions, in this order, and nothing else.
+
+    Resumes as `run_study` does; a config whose trial failed in an earlier call is tried again. Raises
+    UserError as `run_study` does.
+    """
+    _conduct(study, configs, report)
+
+
+def _conduct(study: LoadedStudy, configs: Sequence[AgentConfig] | None, report: Report) -> None:
+    """The study's search, or these configs only, with everything that it needs opened and closed."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     task = study.load_task()
     with ExitStack() as stack:
@@ -90,62 +129,73 @@ def run_study(study: LoadedStudy, *, report: Report = lambda event: None) -> Non
         store.register(fingerprint, spec=spec, provenance={})
         owner = _claim(store)
         stack.callback(store.release, owner)
-        endpoints, meters = open_models(study, stack, report=report)
-        servers = {
-            f"server of {name}": fingerprint_of(end.fingerprint())
-            for name, end in endpoints.items()
-        }
-        store.register(
-            {**fingerprint, **servers},
-            spec=spec,
-            provenance=_provenance(endpoints, meters, study.spec.cache),
+        store.register(fingerprint, spec=spec, provenance=_provenance())
+
+        def started(name: str, running: Running) -> None:
+            server = fingerprint_of(running.endpoint.fingerprint())
+            known = _provenance_of(running, study.spec.cache)
+            store.register(
+                {f"server of {name}": server}, spec=spec, provenance={"models": {name: known}}
+            )
+
+        wanted = [] if configs is None else list(configs)
+        wanted[:0] = [
+            trial.config
+            for trial in store.trials()
+            if trial.state == "running" and trial.config is not None
+        ]
+        fleet = open_fleet(
+            study, stack, report=report, started=started, first=[each.model for each in wanted]
         )
         executor = LocalExecutor(
-            endpoints=endpoints,
-            meters=meters,
-            task=task,
-            load=study.spec.load,
-            cache=study.spec.cache,
+            fleet=fleet, task=task, load=study.spec.load, cache=study.spec.cache
         )
         report(Talk("warming up"))
         search = _Search(study, task, optuna_study, store, owner, executor, report)
 
         async def run() -> None:
             try:
-                await executor.warm_up()
-                await search.run()
+                await fleet.warm_up()
+                await (search.run() if configs is None else search.measure(configs))
             finally:
-                await executor.close()
+                await fleet.disconnect()
 
         asyncio.run(run())
 
 
-def open_models(
-    study: LoadedStudy, stack: ExitStack, *, report: Report = lambda event: None
-) -> tuple[dict[str, Endpoint], dict[str, Meter]]:
-    """Every model's endpoint and meter, started and closed with the stack.
+def open_fleet(
+    study: LoadedStudy,
+    stack: ExitStack,
+    *,
+    report: Report = lambda event: None,
+    started: Started = lambda name, running: None,
+    first: Collection[str] = (),
+) -> Fleet:
+    """Every model started, stopped with the stack; one that has serving knobs as the variant among `first`, if any.
 
     Raises UserError when a server does not come up, a meter does not work, or an objective has
     nothing to be measured with.
     """
-    endpoints: dict[str, Endpoint] = {}
-    meters: dict[str, Meter] = {}
-    for name, spec in study.spec.models.items():
-        endpoint = start(name, spec, base=study.path.parent, say=lambda text: report(Talk(text)))
-        stack.callback(endpoint.close)
-        endpoints[name] = endpoint
-        if study.spec.cache == "isolated" and not endpoint.clear_cache():
-            report(
-                Talk(
-                    f"model {name}: the prefix cache of a server by address cannot be cleared, "
-                    "so trials share it"
-                )
+    fleet = stack.enter_context(Fleet(study, report=report, started=started))
+    fleet.open(first)
+    for name, running in fleet.running.items():
+        if study.spec.cache == "isolated":
+            _report_isolation(name, running.endpoint, report)
+        for objective in study.measured():
+            _require(study, objective, name, running.endpoint, running.meter)
+    return fleet
+
+
+def _report_isolation(name: str, endpoint: Endpoint, report: Report) -> None:
+    """Tell of a server whose prefix cache the trials' prompts must be kept out of by other means than emptying it."""
+    isolation = endpoint.isolate("first")
+    if isolation.salting == "prompt":
+        report(
+            Talk(
+                f"model {name}: its prefix cache cannot be emptied between trials ({isolation.by}); "
+                "so that they do not share it, prompts begin with a line of a few letters, other ones in each trial"
             )
-        meters[name] = make_meter(spec.meter, pid=endpoint.pid)
-    for objective in study.measured():
-        for name, endpoint in endpoints.items():
-            _require(study, objective, name, endpoint, meters[name])
-    return endpoints, meters
+        )
 
 
 def _require(
@@ -169,6 +219,15 @@ def _require(
             )
 
 
+@dataclass(slots=True)
+class _Asked:
+    """A trial that Optuna opened, and what it is to try, once that is settled."""
+
+    trial: optuna.Trial
+    trial_id: int
+    config: AgentConfig | None = None
+
+
 class _Search:
     """One run of a study: what the loop's steps share."""
 
@@ -190,50 +249,116 @@ class _Search:
         self._owner = owner
         self._executor = executor
         self._report = report
-        self._replays = 0
         self._failures = 0
+        self._in_batches = False
 
     async def run(self) -> None:
         """The search, then the holdout pass."""
-        for record in self._store.trials():
-            if record.state == "running":
-                self._seed_sampler(record.number)
-                await self._run_trial(optuna.Trial(self._optuna, record.trial_id))
+        self._in_batches = any(self._study.models.values())
+        await self._run_all([*self._interrupted(), *self._rest_of_batch()])
         while (reason := self._end()) is None:
-            await self._run_trial(self._ask())
+            await self._run_all([self._open(self._ask()), *self._rest_of_batch()])
         self._report(StudyEnded(reason))
         await self._confirm()
 
+    async def measure(self, configs: Sequence[AgentConfig]) -> None:
+        """Each of these configs that is not complete, once."""
+        await self._run_all(self._interrupted())
+        tried: set[str] = set()
+        while True:
+            trials = self._store.trials()
+            done = tried | {
+                trial.config.hash()
+                for trial in trials
+                if trial.config is not None and trial.state == "complete"
+            }
+            left = [config for config in configs if config.hash() not in done]
+            if not left:
+                return
+            # One that waits was enqueued by a run that was killed before it asked.
+            if not any(trial.state == "waiting" for trial in trials):
+                config = next(filter(self._executor.is_ready, left), left[0])
+                self._optuna.enqueue_trial(self._study.space.flat(config, self._study.models))
+            asked = self._open(self._optuna.ask())
+            await self._run_all([asked])
+            tried |= set() if asked.config is None else {asked.config.hash()}
+
     def _end(self) -> str | None:
         """Why the search is over, None while it is not."""
-        trials = self._store.trials()
-        ended = [
-            trial
-            for trial in trials
-            if trial.state in ("complete", "failed") and trial.replay_of is None
-        ]
+        ended = self._ended()
         budget = self._spec.budget
         if len(ended) >= budget.trials:
             return f"all {budget.trials} trials are done"
-        row = self._store.row()
-        if row is not None and budget.wall_clock is not None and row.search_s >= budget.wall_clock:
-            return f"{row.search_s:.0f} s of {budget.wall_clock:.0f} s are spent"
+        if budget.wall_clock is not None and self._search_s() >= budget.wall_clock:
+            return f"{self._search_s():.0f} s of {budget.wall_clock:.0f} s are spent"
         tried = {trial.config.hash() for trial in ended if trial.config is not None}
         size = self._study.space.size(self._study.models)
         if size is not None and len(tried) >= size:
             return f"all {size} configs of the search space are evaluated"
         return None
 
+    def _ended(self) -> list[TrialRecord]:
+        """The trials that count against the budget."""
+        return [
+            trial
+            for trial in self._store.trials()
+            if trial.state in ("complete", "failed")
+            and trial.replay_of is None
+            and trial.failure != LEFT_OUT
+        ]
+
+    def _search_s(self) -> float:
+        row = self._store.row()
+        return 0.0 if row is None else row.search_s
+
     def _seed_sampler(self, number: int) -> None:
         sampler = self._spec.sampler
         self._optuna.sampler = make_sampler(sampler.name, seed=sampler.seed, trial=number)
 
+    def _interrupted(self) -> list[_Asked]:
+        """The trials that an earlier run has left."""
+        asked = []
+        for record in self._store.trials():
+            if record.state == "running":
+                self._seed_sampler(record.number)
+                asked.append(self._open(optuna.Trial(self._optuna, record.trial_id)))
+        return asked
+
+    def _rest_of_batch(self) -> list[_Asked]:
+        """What is still to be asked for of the last batch; nothing where no server has to be restarted between trials.
+
+        A batch is asked for before any of it runs, also after an interruption: so what is proposed does not
+        depend on where a run was interrupted.
+        """
+        asked: list[_Asked] = []
+        while self._in_batches and self._asked_for() < self._batch_ends_at():
+            asked.append(self._open(self._ask()))
+        return asked
+
     def _ask(self) -> optuna.Trial:
-        number = len(self._store.trials())
+        """A trial of what Optuna proposes, or of an untried config where its proposals are all known."""
+        number = self._asked_for()
         self._seed_sampler(number)
-        if self._replays >= REPLAYS_IN_A_ROW:
+        trials = self._store.trials()
+        # One that waits was enqueued by a run that was killed before it asked.
+        if number == len(trials) and _replays_in_a_row(trials) >= REPLAYS_IN_A_ROW:
             self._enqueue_untried(number)
         return self._optuna.ask()
+
+    def _asked_for(self) -> int:
+        """How many trials there are."""
+        return sum(trial.state != "waiting" for trial in self._store.trials())
+
+    def _batch_ends_at(self) -> int:
+        """The number after that of the last trial of the last batch."""
+        return max(
+            (
+                trial.number + int(trial.user_attrs[_BATCH_SIZE])
+                for trial in self._optuna.get_trials(deepcopy=False)
+                if _BATCH_SIZE in trial.user_attrs
+            ),
+            default=0,
+        )
 
     def _enqueue_untried(self, number: int) -> None:
         models = self._study.models
@@ -248,36 +373,68 @@ class _Search:
             drawn = untried[rng.integers(len(untried))]
             self._optuna.enqueue_trial(space.flat(drawn, models))
 
-    async def _run_trial(self, trial: optuna.Trial) -> None:
-        """Evaluate or replay one trial and tell it, whatever happens; only UserError and cancellation leave it open."""
-        trial_id = self._store.trial_id(trial.number)
-        config = None
+    def _open(self, trial: optuna.Trial) -> _Asked:
+        """What a trial is to try, kept before anything is run; the first of a batch says how large that is."""
+        if self._in_batches and trial.number >= self._batch_ends_at():
+            left = self._spec.budget.trials - len(self._ended())
+            trial.set_user_attr(_BATCH_SIZE, max(1, min(BATCH, left)))
+        asked = _Asked(trial, self._store.trial_id(trial.number))
+        with self._told(asked):
+            asked.config = self._study.space.sample(trial, self._study.models)
+            self._store.save_config(asked.trial_id, asked.config)
+        return asked
+
+    async def _run_all(self, asked: Sequence[_Asked]) -> None:
+        """Run what was asked for: first what needs no server to be started, then what has its server in common."""
+        opened = [(each, each.config) for each in asked if each.config is not None]
+        for each, config in sorted(opened, key=lambda pair: self._by_server(pair[1])):
+            if self._is_left_out(each):
+                self._fail(each, LEFT_OUT)
+                continue
+            with self._told(each):
+                if not self._replayed(each, config):
+                    self._complete(each, config, await self._values(each, config))
+
+    def _by_server(self, config: AgentConfig) -> tuple[bool, str]:
+        """What configs are sorted by to start as few servers as can be; equal where no model has serving knobs."""
+        ready = self._executor.is_ready(config)
+        return (not ready, config.model if not ready or self._in_batches else "")
+
+    def _is_left_out(self, asked: _Asked) -> bool:
+        """Whether the time is up for a trial of a batch of which nothing has run."""
+        limit_s = self._spec.budget.wall_clock
+        if not self._in_batches or limit_s is None or self._search_s() < limit_s:
+            return False
+        return not self._store.finished(asked.trial_id, "search")
+
+    @contextmanager
+    def _told(self, asked: _Asked) -> Iterator[None]:
+        """Tell a trial that fails, in whatever way; only UserError and cancellation leave it open."""
         try:
-            config = self._study.space.sample(trial, self._study.models)
-            self._store.save_config(trial_id, config)
-            replayed = self._replayed(trial, trial_id, config)
-            if not replayed:
-                values = await self._values(trial.number, trial_id, config)
-                self._complete(trial, trial_id, config, values)
+            yield
         except UserError:
             raise
         except Exception as failure:  # a trial may fail in any way; the study goes on
             reason = str(failure) if isinstance(failure, TrialError) else repr(failure)
-            self._fail(trial, trial_id, config, reason)
+            self._fail(asked, reason)
+            self._failures += not isinstance(failure, VariantError)
+            if self._failures >= FAILURES_IN_A_ROW:
+                raise UserError(
+                    f"{FAILURES_IN_A_ROW} trials in a row failed; the last one: {reason}",
+                    hint="mend the cause, then run the same command again",
+                ) from None
 
-    def _replayed(self, trial: optuna.Trial, trial_id: int, config: AgentConfig) -> bool:
+    def _replayed(self, asked: _Asked, config: AgentConfig) -> bool:
         """Tell what an earlier trial of the same config found; whether there is one."""
         for record in evaluated(self._store.trials()):
             if record.config is not None and record.config.hash() == config.hash():
-                self._replays += 1
                 assert record.values is not None
-                self._complete(trial, trial_id, config, record.values, replay_of=record.number)
+                self._complete(asked, config, record.values, replay_of=record.number)
                 return True
-        self._replays = 0
         return False
 
-    async def _values(self, number: int, trial_id: int, config: AgentConfig) -> dict[str, float]:
-        runs = await self._pass(number, trial_id, config, "search")
+    async def _values(self, asked: _Asked, config: AgentConfig) -> dict[str, float]:
+        runs = await self._pass(asked.trial.number, asked.trial_id, config, "search")
         failed = [run for run in runs if run.error is not None]
         if len(failed) > self._spec.max_failure_rate * len(runs):
             raise TrialError(f"{len(failed)} of {len(runs)} examples failed: {failed[-1].error}")
@@ -319,8 +476,8 @@ class _Search:
                 self._report(ExampleFinished(number, run))
 
         if waiting:
-            # Extra questions of both splits are kept together: the window tells whose they are.
-            window = max(self._store.next_window(trial_id, place) for place in (split, EDGE))
+            # One count for all: extra questions of both splits lie together, and the window tells whose they are.
+            window = max(self._store.next_window(trial_id, place) for place in (*SPLITS, EDGE))
             sitting = await self._executor.run(config, waiting, record, window=window)
             self._store.save_pass(trial_id, split, sitting)
             if sitting.energy.warning is not None:
@@ -332,14 +489,13 @@ class _Search:
 
     def _complete(
         self,
-        trial: optuna.Trial,
-        trial_id: int,
+        asked: _Asked,
         config: AgentConfig,
         values: Mapping[str, float],
         *,
         replay_of: int | None = None,
     ) -> None:
-        feasible = True
+        trial, feasible = asked.trial, True
         with warnings.catch_warnings():
             # A trial that was interrupted between here and `tell` has its constraints already.
             warnings.filterwarnings("ignore", message=".*is already set.*")
@@ -347,7 +503,7 @@ class _Search:
                 excess = _excess(Condition.parse(text), values[name])
                 feasible = feasible and excess <= 0
                 trial.set_constraint(name, excess)
-        self._store.finish(trial_id, values=values, feasible=feasible, replay_of=replay_of)
+        self._store.finish(asked.trial_id, values=values, feasible=feasible, replay_of=replay_of)
         if replay_of is not None:
             trial.set_user_attr("replay_of", replay_of)
         if config.oracle:
@@ -356,27 +512,30 @@ class _Search:
         self._failures = 0
         self._report(TrialEnded(trial.number, config, values, replay_of, None))
 
-    def _fail(
-        self, trial: optuna.Trial, trial_id: int, config: AgentConfig | None, reason: str
-    ) -> None:
-        self._store.finish(trial_id, failure=reason)
+    def _fail(self, asked: _Asked, reason: str) -> None:
+        trial = asked.trial
+        self._store.finish(asked.trial_id, failure=reason)
         trial.set_user_attr("failure", reason[:2000])
         self._optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
-        self._report(TrialEnded(trial.number, config, None, None, reason))
-        self._failures += 1
-        if self._failures >= FAILURES_IN_A_ROW:
-            raise UserError(
-                f"{FAILURES_IN_A_ROW} trials in a row failed; the last one: {reason}",
-                hint=f"mend the cause, then run the same command again: tuner run {self._study.path}",
-            )
+        self._report(TrialEnded(trial.number, asked.config, None, None, reason))
 
     async def _confirm(self) -> None:
         if not self._task.holdout:
             return
-        for point in Front.read(self._study, self._store).search:
-            config = point.trial.config
-            if config is not None:
-                await self._pass(point.trial.number, point.trial.trial_id, config, "holdout")
+        trials = [point.trial for point in Front.read(self._study, self._store).search]
+        known = [(trial, trial.config) for trial in trials if trial.config is not None]
+        for trial, config in sorted(known, key=lambda pair: self._by_server(pair[1])):
+            try:
+                await self._pass(trial.number, trial.trial_id, config, "holdout")
+            except VariantError as error:
+                self._report(Talk(f"trial {trial.number} is not confirmed: {error}"))
+
+
+def _replays_in_a_row(trials: Sequence[TrialRecord]) -> int:
+    """How many of the last trials that ended were evaluated before."""
+    ended = [trial for trial in trials if trial.state in ("complete", "failed")]
+    replays = takewhile(lambda trial: trial.replay_of is not None, reversed(ended))
+    return sum(1 for _ in replays)
 
 
 def _numbered(run: ExampleRun, taken: set[tuple[str, int]]) -> ExampleRun:
@@ -453,29 +612,26 @@ def _lives(owner: str, seen_at: float) -> bool:
         return False
 
 
-def _provenance(
-    endpoints: Mapping[str, Endpoint],
-    meters: Mapping[str, Meter],
-    cache: Literal["isolated", "shared"],
-) -> dict[str, Any]:
+def _provenance() -> dict[str, Any]:
     return {
         "versions": {
             name: version(name) for name in ("tuner", "optuna", "litellm", "optuna-dashboard")
         },
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
-        "models": {
-            name: {
-                "settings": endpoint.settings.model_dump(mode="json"),
-                "serve": endpoint.serve,
-                "cache": cache if endpoint.clear_cache() else "shared",
-                "energy": {
-                    "source": meters[name].source,
-                    "scope": meters[name].scope,
-                    "tick_s": meters[name].tick_s,
-                    "gpus": len(meters[name].devices) or None,
-                },
-            }
-            for name, endpoint in endpoints.items()
+    }
+
+
+def _provenance_of(running: Running, cache: Literal["isolated", "shared"]) -> dict[str, Any]:
+    endpoint, meter = running.endpoint, running.meter
+    return {
+        "settings": endpoint.settings.model_dump(mode="json"),
+        "serve": endpoint.serve,
+        "cache": "shared" if cache == "shared" else endpoint.isolate("provenance").label,
+        "energy": {
+            "source": meter.source,
+            "scope": meter.scope,
+            "tick_s": meter.tick_s,
+            "gpus": len(meter.devices) or None,
         },
     }

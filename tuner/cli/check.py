@@ -1,9 +1,15 @@
 """`tuner check`: everything that can be known before trial 1."""
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from tuner.cli.arguments import AsJson
 from tuner.cli.arguments import StudyPath
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tuner.space import Choices
 
 
 def check(study: StudyPath, as_json: AsJson = False) -> None:
@@ -35,7 +41,7 @@ def check(study: StudyPath, as_json: AsJson = False) -> None:
             "questions",
             f"{forecast.questions['search']} search, {forecast.questions['holdout']} holdout",
         ],
-        ["models", ", ".join(loaded.models)],
+        ["models", ", ".join(map(_served, loaded.models.items()))],
         ["meters", ", ".join(f"{model}: {source}" for model, source in forecast.energy.items())],
         [
             "an example takes",
@@ -46,4 +52,14 @@ def check(study: StudyPath, as_json: AsJson = False) -> None:
             f"about {forecast.search_s:.0f} s and {energy}, then the holdout pass",
         ],
     ]
+    if any(loaded.models.values()):
+        times = f"about {forecast.restarts} times, {number(forecast.start_s)} s each"
+        rows.insert(-1, ["servers restart", times])
     print_table(f"{study} can run", ["", ""], rows)
+
+
+def _served(model: "tuple[str, Mapping[str, Choices]]") -> str:
+    """A model with its serving knobs and how many values each has."""
+    name, knobs = model
+    counts = ", ".join(f"{knob}: {len(domain.choices)}" for knob, domain in knobs.items())
+    return f"{name} ({counts})" if counts else name

@@ -84,10 +84,13 @@ def header(name: str, sources: Mapping[str, str]) -> str:
 
 
 def knobs(study: "LoadedStudy", config: AgentConfig) -> dict[str, Knob]:
-    """The knobs of a config that its study varies, by their names within the workflow."""
+    """The knobs of a config that its study varies, by their names within the workflow and within its model."""
+    from tuner.serving import model_name
+
     flat = study.space.flat(config, study.models)
+    workflow, model = f"{config.workflow}.", f"{model_name(config.model)}."
     return {
-        name.removeprefix(f"{config.workflow}."): value
+        name.removeprefix(workflow).removeprefix(model): value
         for name, value in flat.items()
         if name != "workflow"
     }

@@ -22,3 +22,7 @@ class Executor(Protocol):
         Raises ServingError when the model's server is gone, and what `record` raises.
         """
         ...
+
+    def is_ready(self, config: AgentConfig) -> bool:
+        """Whether the config can be run as things are, without a server being started for it."""
+        ...

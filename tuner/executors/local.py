@@ -7,24 +7,22 @@ from dataclasses import asdict
 from typing import Literal
 from typing import Self
 
-from tuner.errors import ServingError
 from tuner.evaluate import Record
 from tuner.evaluate import evaluate
+from tuner.executors.fleet import Fleet
+from tuner.executors.fleet import Running
 from tuner.load import Load
 from tuner.measure import Meter
 from tuner.measure.total import total
 from tuner.measure.window import idle_power_w
 from tuner.records import ExampleRun
 from tuner.records import PassRecord
-from tuner.serving import Endpoint
+from tuner.serving.isolation import fresh_tags
 from tuner.tasks import Example
 from tuner.tasks import Task
 from workflows.agent import build
 from workflows.config import AgentConfig
-from workflows.errors import ModelError
 from workflows.llm import ChatClient
-from workflows.llm import Request
-from workflows.trace import Trace
 
 
 class LocalExecutor:
@@ -33,21 +31,17 @@ class LocalExecutor:
     def __init__(
         self,
         *,
-        endpoints: Mapping[str, Endpoint],
-        meters: Mapping[str, Meter],
+        fleet: Fleet,
         task: Task,
         load: Load,
         cache: Literal["isolated", "shared"],
     ) -> None:
-        self._endpoints = endpoints
-        self._meters = meters
+        self._fleet = fleet
         self._task = task
         self._load = load
         self._cache = cache
+        self._tags = fresh_tags()
         self._idle_w: dict[tuple[str, ...], float | None] = {}
-        self._clients = {
-            name: ChatClient(endpoint.settings) for name, endpoint in endpoints.items()
-        }
 
     def under(self, load: Load) -> Self:
         """This executor, connections and all, under another load."""
@@ -55,41 +49,31 @@ class LocalExecutor:
         other._load = load
         return other
 
-    async def warm_up(self) -> None:
-        """One short call to each model, so that no trial pays for first connections. Raises ServingError."""
-        for name, client in self._clients.items():
-            try:
-                await client.complete(Request(prompt="Hello", max_tokens=1), Trace())
-            except ModelError as error:
-                raise ServingError(f"model {name}: {error}", hint=error.hint) from None
-
-    async def close(self) -> None:
-        """Close the connections to the servers."""
-        for client in self._clients.values():
-            await client.close()
+    def is_ready(self, config: AgentConfig) -> bool:
+        """Whether what the config needs runs, so that no server has to be started for it."""
+        return self._fleet.running.keys() >= set(config.models())
 
     async def run(
         self, config: AgentConfig, examples: Sequence[Example], record: Record, *, window: int
     ) -> PassRecord:
-        """Evaluate the config here; its servers' prompt caches are emptied first, unless they are shared."""
-        endpoints = [self._endpoints[name] for name in config.models()]
-        for endpoint in endpoints:
-            endpoint.check()
-            if self._cache == "isolated":
-                endpoint.clear_cache()
+        """Evaluate the config here; unless caches are shared, its servers have none of the prompts so far."""
+        servers = await self._fleet.bring_up(config.models())
+        for each in servers.values():
+            each.endpoint.check()
+        clients, isolation = self._isolate(servers)
 
         def record_if_served(run: ExampleRun) -> None:
             if run.error is not None:
-                for endpoint in endpoints:
-                    endpoint.check()  # a dead server is no failure of the config's
+                for each in servers.values():
+                    each.endpoint.check()  # a dead server is no failure of the config's
             record(run)
 
-        meter = total([self._meters[name] for name in config.models()])
+        meter = total([each.meter for each in servers.values()])
         idle_w = await self._idle_power_w(config.models(), meter)
         sitting = await evaluate(
             build(
                 config,
-                llms=self._clients,
+                llms=clients,
                 pack=self._task.pack,
                 tool_delay_s=self._task.tool_delay_s,
             ),
@@ -102,7 +86,24 @@ class LocalExecutor:
             idle_w=idle_w,
         )
         load = asdict(sitting.load)
-        return PassRecord(window, sitting.energy, idle_w, servers={}, isolation={}, load=load)
+        return PassRecord(
+            window, sitting.energy, idle_w, servers={}, isolation=isolation, load=load
+        )
+
+    def _isolate(
+        self, servers: Mapping[str, Running]
+    ) -> tuple[dict[str, ChatClient], dict[str, str]]:
+        """Clients of these models whose calls find no earlier prompts cached, and how that was brought about."""
+        clients = {name: each.client for name, each in servers.items()}
+        if self._cache == "shared":
+            return clients, dict.fromkeys(servers, "shared")
+        isolation = {}
+        for name, each in servers.items():
+            done = each.endpoint.isolate(next(self._tags))
+            isolation[name] = f"{done.label} ({done.by})"
+            if done.salt is not None and done.salting is not None:
+                clients[name] = clients[name].salted(done.salt, done.salting)
+        return clients, isolation
 
     async def _idle_power_w(self, models: tuple[str, ...], meter: Meter) -> float | None:
         """What these models' devices draw with nothing to do; looked at once, before their first examples."""

@@ -5,6 +5,9 @@ from typing import Any
 
 from tuner.errors import ServingError
 from tuner.serving.endpoint import Endpoint
+from tuner.serving.isolation import Isolation
+from tuner.serving.isolation import isolate
+from tuner.serving.isolation import salted
 from tuner.serving.models import Addressed
 
 PROBE_TIMEOUT_S = 5.0
@@ -16,6 +19,12 @@ class Address(Endpoint):
     def __init__(self, name: str, spec: Addressed) -> None:
         self._name = name
         self.settings = spec.settings()
+        self._engine: str | None = None
+        """Who the server says owns the model, since it was checked: vllm, sglang, llamacpp, …"""
+
+    def wait(self) -> None:
+        """Only looks whether it is there: a server of somebody else's is up or is not."""
+        self.check()
 
     def fingerprint(self) -> dict[str, Any]:
         """Model, address and the way of asking; not the patience with which we ask."""
@@ -30,27 +39,37 @@ class Address(Endpoint):
         """
         if self.settings.api_base is None:
             return
-        listed = _list_models(self._name, self.settings.api_base, self.settings.api_key_env)
-        if listed and not listed & _server_names(self.settings.model):
+        listed = _list_models(
+            self._name, self.settings.api_base, read_key(self.settings.api_key_env)
+        )
+        ours = listed.keys() & _server_names(self.settings.model)
+        self._engine = next((listed[name] for name in ours), None)
+        if listed and not ours:
             names = ", ".join(sorted(listed))
             raise ServingError(
                 f"models.{self._name}: {self.settings.api_base} does not serve {self.settings.model}; it serves: {names}",
                 hint="`model` is a provider's prefix and the server's name: hosted_vllm/NAME",
             )
 
-    def clear_cache(self) -> bool:
-        """False: OpenAI-compatible servers have no common way."""
-        return False
+    def isolate(self, tag: str) -> Isolation:
+        """Empty the server's prefix cache where it is of a kind that can be asked to, else a salt."""
+        if self.root is None:
+            return salted(tag, "prompt", "a hosted provider's cache cannot be emptied")
+        return isolate(self.root, self._engine, tag, api_key=read_key(self.settings.api_key_env))
 
     def close(self) -> None:
         """Nothing: the server is not ours."""
 
 
-def _list_models(name: str, api_base: str, api_key_env: str | None) -> set[str]:
-    """What the server says it serves; empty where it does not say."""
+def read_key(api_key_env: str | None) -> str | None:
+    """The key in the environment, None where there is none."""
+    return os.environ.get(api_key_env) if api_key_env else None
+
+
+def _list_models(name: str, api_base: str, key: str | None) -> dict[str, str | None]:
+    """What the server says it serves, and who owns it; empty where it does not say."""
     import httpx
 
-    key = os.environ.get(api_key_env) if api_key_env else None
     try:
         reply = httpx.get(
             f"{api_base.rstrip('/')}/models",
@@ -64,9 +83,9 @@ def _list_models(name: str, api_base: str, api_key_env: str | None) -> set[str]:
         ) from None
     try:
         entries = reply.json()["data"] if reply.is_success else []
-        return {str(entry["id"]) for entry in entries}
-    except (ValueError, KeyError, TypeError):
-        return set()
+        return {str(entry["id"]): entry.get("owned_by") for entry in entries}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _server_names(model: str) -> set[str]:

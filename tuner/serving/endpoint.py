@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 from typing import Self
 
+from tuner.serving.isolation import Isolation
 from workflows.config import ModelSettings
 
 
@@ -19,6 +20,16 @@ class Endpoint(ABC):
     serve: dict[str, Any] | None = None
     """How we started the server, as an export records it; None where we did not."""
 
+    @property
+    def root(self) -> str | None:
+        """The server's address without /v1: what its metrics and caches are asked under; None for a hosted provider."""
+        base = self.settings.api_base
+        return None if base is None else base.rstrip("/").removesuffix("/v1")
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Until it can be called; its settings and `serve` are complete then. Raises ServingError."""
+
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """Plain JSON that must be equal for two results to be comparable."""
@@ -28,8 +39,11 @@ class Endpoint(ABC):
         """Return if the server answers; raises ServingError."""
 
     @abstractmethod
-    def clear_cache(self) -> bool:
-        """Put the prompts so far out of the prefix cache's reach; False where that cannot be done."""
+    def isolate(self, tag: str) -> Isolation:
+        """Put the prompts so far out of reach of the calls to come, by emptying the prefix cache or by a salt.
+
+        The tag is the trial's own (`isolation.fresh_tags`). Raises ServingError where a server of ours fails.
+        """
 
     @abstractmethod
     def close(self) -> None:

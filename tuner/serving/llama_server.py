@@ -45,6 +45,8 @@ def _serve(options: dict[str, Any]) -> Any:
     params.cpuparams_batch.n_threads = options["threads"]
     params.cont_batching = True
     params.cache_prompt = options["prefix_cache"]
+    kept = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{options['kv_cache_type'].upper()}")
+    params.cache_type_k = params.cache_type_v = kept
     params.use_jinja = True
     params.warmup = True
     params.endpoint_metrics = True

@@ -1,47 +1,167 @@
-"""The two ways in which a study file names a model; apart, because a file is checked without starting anything."""
+"""How a study file names a model: what every engine that we serve with has in common, and models by address.
 
+Apart from the engines, because a file is checked without starting anything.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
 from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Annotated
 from typing import Any
-from typing import Literal
+from typing import ClassVar
+from typing import Self
+from typing import TypeVar
 
+import yaml
+from pydantic import AfterValidator
 from pydantic import BaseModel
 from pydantic import BeforeValidator
 from pydantic import ConfigDict
+from pydantic import Discriminator
 from pydantic import Field
+from pydantic import Tag
 
 from tuner.measure import MeterSpec
+from workflows.config import Knob
 from workflows.config import ModelSettings
+
+if TYPE_CHECKING:
+    from tuner.serving.endpoint import Endpoint
+
+Say = Callable[[str], None]
+"""Hears what takes long."""
+
+PATIENCE = frozenset({"port", "start_timeout_s", "timeout_s", "max_retries", "api_key_env"})
+"""What changes neither a model's answers nor how fast it gives them."""
+
+VARIANT_SIGN = "@"
+"""Between a model's name and the values of its serving knobs."""
+
+T = TypeVar("T")
+
+
+class _KnobMark:
+    """Marks the fields of which a study may give several values."""
+
+
+def _how_many(content: Any) -> str:
+    return "several" if isinstance(content, list | tuple) else "one"
+
+
+def _single(content: Any) -> Any:
+    """A list of one value is that value."""
+    return content[0] if isinstance(content, list | tuple) and len(content) == 1 else content
+
+
+def _differ(values: tuple[T, ...]) -> tuple[T, ...]:
+    knobs = [knob_of(value) for value in values]
+    # By value, as configs are compared: 8 and 8.0 are one, 1 and true are not.
+    if len({(isinstance(knob, bool), knob) for knob in knobs}) < len(knobs):
+        raise ValueError(f"names a value twice: {', '.join(map(str, knobs))}")
+    return values
+
+
+ServingKnob = Annotated[
+    Annotated[T, Tag("one")]
+    | Annotated[
+        tuple[T, ...], Field(strict=False, min_length=1), AfterValidator(_differ), Tag("several")
+    ],
+    Discriminator(_how_many),
+    BeforeValidator(_single),
+    _KnobMark(),
+]
+"""A value, or a list of those that the study tries, each on a server of its own: `[true, false]`."""
+
+
+def knob_of(value: Any) -> Knob:
+    """A serving knob's value as Optuna and a variant's name have it: a mapping as the line of YAML that it is."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).strip()
+
+
+def variant_name(model: str, chosen: Mapping[str, Knob]) -> str:
+    """A model's name with the values of its serving knobs: `llama@prefix_cache=false,max_num_seqs=8`.
+
+    The plain name where nothing was to be chosen.
+    """
+    if not chosen:
+        return model
+    values = (f"{knob}={_written(value)}" for knob, value in chosen.items())
+    return f"{model}{VARIANT_SIGN}{','.join(values)}"
+
+
+def model_name(variant: str) -> str:
+    """The name of the model that a variant is one of."""
+    return variant.partition(VARIANT_SIGN)[0]
+
+
+def _written(value: Knob) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Served(BaseModel):
-    """A model whose server we start: `{serve: llama.cpp, weights: smollm2-135m-instruct}`."""
+    """A model whose server we start: `{serve: ENGINE, …}`. One subclass an engine, in a file of its own.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    A field that is a ServingKnob may hold several values; what is launched is a variant, which has one of each.
+    """
 
-    serve: Literal["llama.cpp"]
-    weights: str = Field(
-        min_length=1,
-        description="smollm2-135m-instruct, a .gguf file, or hf:owner/repository/file.gguf",
-    )
-    # Threads of llama.cpp wait for each other in busy loops. On two idle cores two threads read prompts
-    # twice and generate 1.3 times as fast as one; with one of the cores taken, they take up to 2.4 times
-    # as long to read and 4 times to generate, and the waiting counts as CPU time, hence as energy. One
-    # thread is not affected: what is measured does not depend on the neighbours.
-    threads: int = Field(
-        default=1, ge=1, description="more pay only on cores that nothing else uses meanwhile"
-    )
-    slots: int = Field(
-        default=1, ge=1, description="calls answered at once; only one slot repeats exactly"
-    )
-    context: int = Field(default=4096, ge=1, description="tokens per slot")
-    prefix_cache: bool = Field(
-        default=True, description="whether a prompt's known beginning is taken from the cache"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    serve: str
     port: int = Field(default=0, ge=0, le=65535, description="0 takes any free one")
+    start_timeout_s: float = Field(
+        default=600.0, gt=0, description="from the start of the server to its first answer"
+    )
     timeout_s: float = Field(default=120.0, gt=0, description="for one try of one call")
     max_retries: int = Field(default=2, ge=0, le=10)
     meter: MeterSpec | None = Field(default=None, description="how the model's energy is measured")
+
+    on_cpu: ClassVar[bool] = False
+    """Whether the engine computes on the CPU, whose work can be estimated where no meter is given."""
+
+    def choices(self) -> dict[str, tuple[Knob, ...]]:
+        """The serving knobs of which there are several values, and these."""
+        return {
+            name: tuple(map(knob_of, value))
+            for name, field in type(self).model_fields.items()
+            if any(isinstance(mark, _KnobMark) for mark in field.metadata)
+            and isinstance(value := getattr(self, name), tuple)
+        }
+
+    def variants(self) -> dict[tuple[Knob, ...], "Self"]:
+        """Every combination of the choices, in the order of the file, to the model that has just these values."""
+        names = list(self.choices())
+        values = [getattr(self, name) for name in names]
+        return {
+            tuple(map(knob_of, chosen)): self.model_copy(
+                update=dict(zip(names, chosen, strict=True))
+            )
+            for chosen in product(*values)
+        }
+
+    @abstractmethod
+    def identity(self, *, base: Path, say: Say) -> dict[str, Any]:
+        """What is served, by a name that holds everywhere or a path on this machine, and a digest of its content.
+
+        `base` is the folder that relative paths start from. Raises ServingError where it cannot be had.
+        """
+
+    @abstractmethod
+    def launch(self, name: str, *, base: Path, say: Say) -> "Endpoint":
+        """The server's process, just started: `wait` says when it can be called. Raises ServingError."""
+
+    def record(self, identity: Mapping[str, Any], engine_version: str | None) -> dict[str, Any]:
+        """How a server was started as plain JSON, from which an export starts it again."""
+        return {
+            "engine": self.serve,
+            "engine_version": engine_version,
+            **self.model_dump(mode="json", exclude={"serve", "meter", *PATIENCE}),
+            **identity,
+        }
 
 
 class Addressed(ModelSettings):
@@ -54,16 +174,3 @@ class Addressed(ModelSettings):
     def settings(self) -> ModelSettings:
         """What `workflows` needs to call the model."""
         return ModelSettings(**self.model_dump(include=set(ModelSettings.model_fields)))
-
-
-def _pick(value: Any) -> Any:
-    # A union would answer a mistake in one kind with complaints about both, and a tagged union puts
-    # its tag into the error's location, where no such key is in the file.
-    if isinstance(value, Served | Addressed):
-        return value
-    served = isinstance(value, Mapping) and value.keys() & {"serve", "weights"}
-    return (Served if served else Addressed).model_validate(value)
-
-
-ModelSpec = Annotated[Served | Addressed, BeforeValidator(_pick)]
-"""A model as a study names it: `Served` when it says `serve`, else `Addressed`."""

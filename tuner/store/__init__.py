@@ -141,8 +141,8 @@ class Store:
     ) -> None:
         """Keep what the study is and where it runs.
 
-        Parts of the fingerprint that were not known before are added. Raises StoreError naming the
-        parts that are known and differ.
+        Parts of the fingerprint that were not known before are added, and so are models in the provenance. Raises
+        StoreError naming the parts that are known and differ.
         """
         self._sweep()
         row = self.require(fingerprint)
@@ -150,13 +150,13 @@ class Store:
             self._insert_study(fingerprint, spec, provenance)
             return
         known = {**row.fingerprint, **fingerprint}
+        merged = {**row.provenance, **provenance}
+        if "models" in merged:  # each is known once its server has been started
+            before, now = row.provenance.get("models", {}), provenance.get("models", {})
+            merged["models"] = {**before, **now}
         with self._engine.begin() as connection:
             connection.execute(
-                self._update_study(
-                    fingerprint=known,
-                    spec=dict(spec),
-                    provenance={**row.provenance, **provenance},
-                )
+                self._update_study(fingerprint=known, spec=dict(spec), provenance=merged)
             )
 
     def _insert_study(
@@ -324,6 +324,15 @@ class Store:
         )
         with self._engine.connect() as connection:
             return tuple(_run_of(row._asdict()) for row in connection.execute(query))
+
+    def extras(self, trial_id: int, split: str) -> tuple[ExampleRun, ...]:
+        """The extra runs that kept the server full in a split's sittings: with them, what was in flight there is whole."""
+        query = sa.select(example_runs.c.window).where(
+            example_runs.c.trial_id == trial_id, example_runs.c.split == split
+        )
+        with self._engine.connect() as connection:
+            windows = {row.window for row in connection.execute(query)}
+        return tuple(run for run in self.runs(trial_id, EDGE) if run.window in windows)
 
     def next_window(self, trial_id: int, split: str) -> int:
         """The number of a trial's next sitting: one more than any that left a run behind."""

@@ -210,6 +210,8 @@ def test_check(said, make_study):
         "probes",
         "seconds_per_example",
         "joules_per_example",
+        "restarts",
+        "start_s",
         "search_s",
         "search_wh",
     }

@@ -67,7 +67,7 @@ def test_listed_model_is_accepted_with_and_without_provider(
         assert endpoint.settings.model == model
         assert endpoint.pid is None
         assert endpoint.serve is None
-        assert endpoint.clear_cache() is False
+        assert endpoint.isolate("a").label == "salted: prompt"
 
 
 def test_model_that_is_not_listed_gives_the_names_that_are(server: Server) -> None:

@@ -15,6 +15,7 @@ import pytest
 from tuner import serving
 from tuner.errors import ServingError
 from tuner.serving import llama_cpp
+from tuner.serving import process
 from tuner.serving.llama_cpp import LlamaCppServer
 from workflows.config import ExportedModel
 from workflows.llm import ChatClient
@@ -29,7 +30,7 @@ LETTER = "Dear Sir, we have received your letter of the third of May about the b
 PARENT = """
 import os, sys, time
 from tuner import serving
-spec = serving.Served(serve="llama.cpp", weights="smollm2-135m-instruct")
+spec = serving.LlamaCpp(weights="smollm2-135m-instruct")
 endpoint = serving.start("m", spec)
 forked = os.fork() if sys.argv[1] == "fork" else 0
 if sys.argv[1] == "fork" and not forked:
@@ -50,8 +51,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def served(**changes: Any) -> serving.Served:
-    return serving.Served(serve="llama.cpp", weights="smollm2-135m-instruct", **changes)
+def served(**changes: Any) -> serving.LlamaCpp:
+    return serving.LlamaCpp(weights="smollm2-135m-instruct", **changes)
 
 
 def complete(endpoint: serving.Endpoint, prompt: str, max_tokens: int = 24) -> tuple[str, int]:
@@ -109,6 +110,7 @@ def test_serve_says_how_the_server_was_started(smollm2: serving.Endpoint) -> Non
         "slots": 1,
         "context": 4096,
         "prefix_cache": True,
+        "kv_cache_type": "f16",
     }
 
 
@@ -120,34 +122,34 @@ def test_metrics_and_slots_are_served(smollm2: serving.Endpoint) -> None:
     assert [slot["n_ctx"] for slot in slots] == [4096]
 
 
-def test_temperature_0_repeats_exactly_also_across_clear_cache(smollm2: serving.Endpoint) -> None:
+def test_temperature_0_repeats_exactly_also_when_isolated(smollm2: serving.Endpoint) -> None:
     prompts = [STORY, LETTER, STORY + " saw", LETTER + " wish", STORY]
 
-    smollm2.clear_cache()
+    smollm2.isolate("a")
     first = [complete(smollm2, prompt) for prompt in prompts]
-    smollm2.clear_cache()
+    smollm2.isolate("a")
     second = [complete(smollm2, prompt) for prompt in prompts]
 
     assert first == second
 
 
-def test_clear_cache_leaves_no_hits(smollm2: serving.Endpoint) -> None:
+def test_isolation_leaves_no_hits(smollm2: serving.Endpoint) -> None:
     complete(smollm2, STORY)
     assert complete(smollm2, STORY)[1] > 10
 
-    assert smollm2.clear_cache() is True
+    assert smollm2.isolate("a").label == "cleared"
 
     assert complete(smollm2, STORY)[1] == 0
 
 
-def test_clear_cache_leaves_no_hits_in_any_slot() -> None:
+def test_isolation_leaves_no_hits_in_any_slot() -> None:
     with serving.start("m", served(slots=2, context=512)) as endpoint:
         prompts = [STORY, LETTER]
         for prompt in prompts:
             complete(endpoint, prompt)
         assert min(complete(endpoint, prompt)[1] for prompt in prompts) > 10
 
-        endpoint.clear_cache()
+        endpoint.isolate("a")
 
         assert [complete(endpoint, prompt)[1] for prompt in prompts] == [0, 0]
 
@@ -168,7 +170,7 @@ def export(endpoint: serving.Endpoint) -> ExportedModel:
 
 def test_exported_agent_is_served_as_it_was_measured(tmp_path: Path) -> None:
     (tmp_path / "mine.gguf").symlink_to(serving.find_weights("smollm2-135m-instruct"))
-    spec = serving.Served(serve="llama.cpp", weights="mine.gguf", context=512, timeout_s=7)
+    spec = serving.LlamaCpp(weights="mine.gguf", context=512, timeout_s=7)
     with serving.start("m", spec, base=tmp_path) as measured:
         exported = export(measured)
 
@@ -214,7 +216,7 @@ def test_server_that_was_killed_fails_the_check() -> None:
 
 
 def test_server_that_does_not_answer_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama_cpp, "HEALTH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(process, "HEALTH_TIMEOUT_S", 0.2)
     with serving.start("m", served()) as endpoint:
         assert endpoint.pid is not None
         os.kill(endpoint.pid, signal.SIGSTOP)
@@ -253,12 +255,12 @@ def test_no_server_outlives_its_parent(end: str, temporary: Path) -> None:
 
 
 def test_interrupted_start_leaves_nothing(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(self: LlamaCppServer, timeout_s: float) -> str:
+    def interrupt(self: LlamaCppServer) -> None:
         started.append(self.pid)
         raise KeyboardInterrupt
 
     started: list[int | None] = []
-    monkeypatch.setattr(LlamaCppServer, "_wait", interrupt)
+    monkeypatch.setattr(LlamaCppServer, "wait", interrupt)
 
     with pytest.raises(KeyboardInterrupt):
         serving.start("m", served())
@@ -269,7 +271,7 @@ def test_interrupted_start_leaves_nothing(temporary: Path, monkeypatch: pytest.M
 
 def test_garbage_weights_give_the_end_of_the_log(tmp_path: Path, temporary: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"not a model" * 1000)
-    spec = serving.Served(serve="llama.cpp", weights="bad.gguf")
+    spec = serving.LlamaCpp(weights="bad.gguf")
 
     with pytest.raises(ServingError, match="stopped while starting") as caught:
         serving.start("m", spec, base=tmp_path)
@@ -296,10 +298,8 @@ def test_chosen_port_is_taken_and_can_be_taken_again() -> None:
 
 
 def test_server_that_takes_too_long_is_killed(temporary: Path) -> None:
-    weights = serving.find_weights("smollm2-135m-instruct")
-
     with pytest.raises(ServingError, match=r"did not come up within 0\.001 s"):
-        LlamaCppServer("m", served(), weights, start_timeout_s=0.001)
+        serving.start("m", served(start_timeout_s=0.001))
 
     assert is_empty(temporary)
 

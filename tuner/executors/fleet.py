@@ -1,0 +1,178 @@
+"""The servers of a study with their meters and clients: of a model with serving knobs one variant at a time.
+
+Apart from the executor, which asks questions of whatever runs: here is what starts, what makes room for it, and what
+cannot be started.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tuner.errors import ServingError
+from tuner.errors import VariantError
+from tuner.events import Report
+from tuner.events import Talk
+from tuner.measure import Meter
+from tuner.measure import make_meter
+from tuner.serving import Addressed
+from tuner.serving import Endpoint
+from tuner.serving import Served
+from tuner.serving import launch
+from tuner.serving import model_name
+from tuner.serving import start
+from tuner.spec import LoadedStudy
+from workflows.errors import ModelError
+from workflows.llm import ChatClient
+from workflows.llm import Request
+from workflows.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A model that can be called, with what measures its server and what calls it."""
+
+    endpoint: Endpoint
+    meter: Meter
+    client: ChatClient
+
+
+Started = Callable[[str, Running], None]
+"""Hears of each variant that has come up, before it answers its first question."""
+
+
+class Fleet:
+    """What a study's models are served by. A server is stopped only when another variant of its model is needed."""
+
+    def __init__(
+        self,
+        study: LoadedStudy,
+        *,
+        report: Report = lambda event: None,
+        started: Started = lambda name, running: None,
+    ) -> None:
+        self._study = study
+        self._variants = study.variants
+        self._base = study.path.parent
+        self._report = report
+        self._started = started
+        self._running: dict[str, Running] = {}
+        self._failed: dict[str, str] = {}
+        self.starts_s: list[float] = []
+        """How long each start took, until its server answered."""
+
+    @property
+    def running(self) -> Mapping[str, Running]:
+        """What can be called now, by the names that configs have for it."""
+        return self._running
+
+    def open(self, first: Collection[str] = ()) -> None:
+        """Start every model: one with serving knobs as the variant among `first`, or else as the file's first values say.
+
+        Raises UserError when a server does not come up, or a meter does not work.
+        """
+        for model in self._study.models:
+            variants = [name for name in self._variants if model_name(name) == model]
+            name = next((name for name in variants if name in first), variants[0])
+            began_s = time.monotonic()
+            endpoint = start(name, self._variants[name], base=self._base, say=self._say)
+            self._enlist(name, endpoint, time.monotonic() - began_s)
+
+    async def warm_up(self) -> None:
+        """One short call to each model, so that no trial pays for first connections. Raises ServingError."""
+        for name in self._running:
+            await self._warm_up(name)
+
+    async def bring_up(self, names: Sequence[str]) -> dict[str, Running]:
+        """What serves these variants, stopped and started as need be.
+
+        Raises VariantError for one whose server does not come up; it is not tried again.
+        """
+        for name in names:
+            if name in self._failed:
+                raise VariantError(self._failed[name])
+            if name not in self._running:
+                await self._switch(name)
+        return {name: self._running[name] for name in names}
+
+    async def disconnect(self) -> None:
+        """Close the connections to the servers; on the loop that made them."""
+        for running in self._running.values():
+            await running.client.close()
+
+    def close(self) -> None:
+        """Stop every server that was started."""
+        for running in self._running.values():
+            running.endpoint.close()
+        self._running = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _say(self, text: str) -> None:
+        self._report(Talk(text))
+
+    async def _switch(self, name: str) -> None:
+        """Stop the variant in whose place this one comes, and start this one."""
+        for other in [other for other in self._running if model_name(other) == model_name(name)]:
+            self._say(f"stopping {other}")
+            stopped = self._running.pop(other)
+            await stopped.client.close()
+            stopped.endpoint.close()
+        began_s = time.monotonic()
+        try:
+            endpoint = await self._begin(name)
+        except ServingError as error:
+            self._failed[name] = f"the server of {name} does not start, as an earlier trial found"
+            raise VariantError(f"the server of {name} does not start: {error}") from None
+        self._enlist(name, endpoint, time.monotonic() - began_s)
+        await self._warm_up(name)
+
+    async def _begin(self, name: str) -> Endpoint:
+        endpoint = launch(name, self._variants[name], base=self._base, say=self._say)
+        try:
+            # In a thread: Ctrl-C is heard meanwhile, and then ends the server, which ends the thread.
+            await asyncio.to_thread(endpoint.wait)
+        except BaseException:
+            endpoint.close()
+            raise
+        return endpoint
+
+    def _enlist(self, name: str, endpoint: Endpoint, start_s: float) -> None:
+        self.starts_s.append(start_s)
+        try:
+            meter = _meter(self._variants[name], endpoint, self._base)
+            running = Running(endpoint, meter, ChatClient(endpoint.settings))
+        except BaseException:
+            endpoint.close()
+            raise
+        self._running[name] = running
+        self._started(name, running)
+
+    async def _warm_up(self, name: str) -> None:
+        request = Request(prompt="Hello", max_tokens=1)
+        try:
+            await self._running[name].client.complete(request, Trace())
+        except ModelError as error:
+            raise ServingError(f"model {name}: {error}", hint=error.hint) from None
+
+
+def _meter(spec: Served | Addressed, endpoint: Endpoint, base: Path) -> Meter:
+    # What a GPU does shows in no CPU time: without a meter of its own, a server that uses one has none.
+    guessed = isinstance(spec, Served) and spec.on_cpu
+    pid = endpoint.pid if guessed or spec.meter is not None else None
+    return make_meter(spec.meter, pid=pid, base=base)
