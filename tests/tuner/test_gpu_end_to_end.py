@@ -151,10 +151,10 @@ class TestRun:
 
     def test_a_process_of_somebody_elses_fails_the_trial_that_it_falls_into(self, ran: Ran) -> None:
         name = psutil.Process(1).name()
-        assert f"process 1 ({name}) computes on GPU-of-the-test" in ran.line("trial 1")
+        assert f"process 1 ({name}) computes on GPU-0-of-the-test" in ran.line("trial 1")
 
     def test_a_reset_of_the_driver_fails_the_trial_with_that_reason(self, ran: Ran) -> None:
-        assert "GPU-of-the-test: the energy counter went back" in ran.line("trial 2")
+        assert "GPU-0-of-the-test: the energy counter went back" in ran.line("trial 2")
 
 
 def test_the_doctor_shows_what_the_gpu_tells(environment: dict[str, str]) -> None:
@@ -162,7 +162,7 @@ def test_the_doctor_shows_what_the_gpu_tells(environment: dict[str, str]) -> Non
         [TUNER, "doctor", "--json"], env=environment, capture_output=True, check=True
     )
     (row,) = [row for row in json.loads(shown.stdout) if row["what"].startswith("meter nvml")]
-    assert (row["what"], row["usable"]) == ("meter nvml: GPU-of-the-test", True)
+    assert (row["what"], row["usable"]) == ("meter nvml: GPU-0-of-the-test", True)
     told = r"Heater; counts every (\d+) ms; power: instantaneous; computing: nobody"
     found = re.fullmatch(told, row["detail"])
     assert found

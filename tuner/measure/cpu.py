@@ -24,7 +24,7 @@ WATTS_PER_CORE = 10.0
 TICK_S = 0.01
 """How often the kernel counts CPU time."""
 
-SEARCH_SHARE = 0.002
+SEARCH_SHARE = 0.001
 """Of the time, how much goes into looking for processes that the server has started since."""
 
 _TRIES = 5
@@ -107,7 +107,7 @@ class _Tree:
             if now_s >= self._search_s:
                 self._search(now_s)
             with self._server.oneshot():
-                if self._server.status() == psutil.STATUS_ZOMBIE or not self._server.is_running():
+                if self._server.status() == psutil.STATUS_ZOMBIE:
                     raise psutil.NoSuchProcess(self._server.pid, msg="the process has ended")
                 times = [self._server.cpu_times()]
             try:
@@ -122,6 +122,8 @@ class _Tree:
 
     def _search(self, now_s: float) -> None:
         before_s = time.thread_time()
+        if not self._server.is_running():  # its number may be another's by now
+            raise psutil.NoSuchProcess(self._server.pid, msg="the process has ended")
         self._descendants = _descendants(self._server)
         self._search_s = now_s + (time.thread_time() - before_s) / SEARCH_SHARE
 

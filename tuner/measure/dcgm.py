@@ -35,7 +35,8 @@ TEMPERATURE = "DCGM_FI_DEV_GPU_TEMP"
 INTERVAL_S = 30.0
 """The exporter's own default."""
 
-SHORTEST_PERIOD_S = 0.5
+SHORTEST_PERIOD_S = 1.0
+"""Each look costs us some milliseconds."""
 
 STUCK_INTERVALS = 3
 """A count that stands still for so long is not looked at as often as was said."""

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from typing import Generic
@@ -49,16 +50,17 @@ class Latest(Generic[T]):
 
         self._url = url
         self._period_s = period_s
-        with httpx.Client() as client:
-            self._latest = [_ask(client, url, parse)]
+        client = httpx.Client(timeout=TIMEOUT_S)
+        self._latest = [_ask(client, url, parse)]
         if self._latest[0].problem is not None:
+            client.close()
             raise UserError(f"meter: {meter}: {self._latest[0].problem}", hint=hint)
         stop = threading.Event()
         weakref.finalize(self, stop.set)
         # The thread must not know this object, or it would never be let go.
         threading.Thread(
             target=_keep_asking,
-            args=(url, parse, period_s, self._latest, stop),
+            args=(client, url, parse, period_s, self._latest, stop),
             name="tuner-meter-poll",
             daemon=True,
         ).start()
@@ -73,15 +75,14 @@ class Latest(Generic[T]):
 
 
 def _keep_asking(
+    client: "httpx.Client",
     url: str,
     parse: Callable[[str], T],
     period_s: float,
     latest: list[Reply[T]],
     stop: threading.Event,
 ) -> None:
-    import httpx
-
-    with httpx.Client() as client:
+    with closing(client):
         while not stop.wait(period_s):
             latest[0] = _ask(client, url, parse)
 
@@ -91,7 +92,7 @@ def _ask(client: "httpx.Client", url: str, parse: Callable[[str], T]) -> Reply[T
 
     asked_s = time.perf_counter()
     try:
-        reply = client.get(url, timeout=TIMEOUT_S)
+        reply = client.get(url)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Reply(asked_s, None, f"nothing answers at {url}: {type(error).__name__}: {error}")
     if not reply.is_success:

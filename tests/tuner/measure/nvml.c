@@ -1,6 +1,6 @@
-/* A driver's library with one GPU of constant power, for tests of whole programs: cc -shared -fPIC, as libnvidia-ml.so.1.
+/* A driver's library with GPUs of constant power, for tests of whole programs: cc -shared -fPIC, as libnvidia-ml.so.1.
 
-NVML_WATTS and NVML_TICK_S script it; in the folder NVML_EVENTS, a file `foreign` makes process 1 compute there, and a
+NVML_GPUS, NVML_WATTS and NVML_TICK_S script it; in the folder NVML_EVENTS, a file `foreign` makes process 1 compute there, and a
 file `reset` starts the count anew. Structures are as in nvidia-ml-py. */
 
 #include <stdio.h>
@@ -29,11 +29,19 @@ static int happened(const char *event) {
 
 int nvmlInitWithFlags(unsigned flags) { return SUCCESS; }
 int nvmlShutdown(void) { return SUCCESS; }
-int nvmlDeviceGetCount_v2(unsigned *count) { *count = 1; return SUCCESS; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **gpu) { *gpu = "GPU"; return SUCCESS; }
-int nvmlDeviceGetUUID(void *gpu, char *uuid, unsigned size) { snprintf(uuid, size, "GPU-of-the-test"); return SUCCESS; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = number("NVML_GPUS", 1); return SUCCESS; }
 int nvmlDeviceGetName(void *gpu, char *name, unsigned size) { snprintf(name, size, "Heater"); return SUCCESS; }
 int nvmlDeviceGetTemperature(void *gpu, int sensor, unsigned *celsius) { *celsius = 61; return SUCCESS; }
+
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **gpu) {
+    *gpu = (void *)(size_t)(index + 1);
+    return SUCCESS;
+}
+
+int nvmlDeviceGetUUID(void *gpu, char *uuid, unsigned size) {
+    snprintf(uuid, size, "GPU-%zu-of-the-test", (size_t)gpu - 1);
+    return SUCCESS;
+}
 
 int nvmlDeviceGetTotalEnergyConsumption(void *gpu, unsigned long long *millijoules) {
     struct timespec now;
