@@ -28,7 +28,7 @@ format: .venv/dev
 
 .venv/dev: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[local,math,dev]'
+	$(BIN)/pip install --quiet --editable '.[local,math,report,dev]'
 	@touch $@
 
 clean:

@@ -28,6 +28,7 @@ VERBS: Mapping[str, str] = {
     "export": "tuner.cli.export",
     "ask": "tuner.cli.ask",
     "forecast": "tuner.cli.forecast",
+    "profile": "tuner.cli.profile",
     "dashboard": "tuner.cli.dashboard",
 }
 """Verb to the module whose function of the same name it is."""

@@ -35,10 +35,15 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False))
 
 
+def width() -> int:
+    """Characters of a line on stdout: the terminal's; in a pipe, as many as the widest that people read."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+
+
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, wrap: bool = False
 ) -> None:
-    """A table on stdout, as wide as the terminal; in a pipe, as wide as the widest that people read.
+    """A table on stdout.
 
     Where that is too narrow, a config goes on in the next line, or every cell with `wrap`; others are cut.
     """
@@ -52,8 +57,7 @@ def print_table(
         table.add_column(column, no_wrap=not wrap and column != "config")
     for row in rows:
         table.add_row(*row)
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False).print(table)
+    Console(width=width(), highlight=False).print(table)
 
 
 def number(value: float) -> str:

@@ -1,0 +1,171 @@
+"""What each agent costs: the tables and figures of Kim et al. (arXiv 2506.04301) for one's own models.
+
+    settle the configs (`plan`), measure each as a study of its own that is kept and resumed like any other
+    derive smaller budgets from checkpoints; measure those that a checkpoint cannot tell
+    measure a few configs again at each rate that the study asks for
+    fill every table (`figures`); lay the paper's figures beside them (`beside`)
+
+Apart from `study`, whose loop it uses, and from `results`, which reads what a search has found.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.errors import StoreError
+from tuner.events import Report
+from tuner.profile.evaluation import Evaluation
+from tuner.profile.evaluation import at_budget
+from tuner.profile.evaluation import read_evaluations
+from tuner.profile.figures import FIGURES
+from tuner.profile.found import Found
+from tuner.profile.plan import WHOLE
+from tuner.profile.plan import Plan
+from tuner.profile.plan import budgets
+from tuner.profile.plan import line
+from tuner.profile.plan import make_plan
+from tuner.profile.table import Table
+from tuner.spec import LoadedStudy
+from tuner.store import Store
+from tuner.tasks import Task
+from workflows.config import AgentConfig
+
+SUFFIX = "profile"
+"""A profile is kept in its study's storage as the study NAME.profile, at a rate of 0.2 as NAME.profile.rate-0.2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What the agents of a study cost on its models."""
+
+    study: str
+    task: str
+    tool_delay_s: float
+    load: Mapping[str, Any]
+    cache: str
+    rule: str
+    """Which configs were measured, in a sentence."""
+    measured: tuple[Evaluation, ...]
+    derived: tuple[Evaluation, ...]
+    shown: Mapping[str, Evaluation]
+    """The evaluation that stands for each workflow where there is room for one only: of its centre."""
+    tables: tuple[Table, ...]
+    provenance: Mapping[str, Any]
+
+    def table(self, figure: str) -> Table:
+        """The table of a figure's number. Raises KeyError."""
+        return {table.figure: table for table in self.tables}[figure]
+
+
+def profile_study(study: LoadedStudy, *, report: Report = lambda event: None) -> Profile:
+    """Measure what is not measured yet, and fill the tables. Raises UserError as `run_study` does."""
+    task = study.load_task()
+    plan = make_plan(study.space, tuple(study.variants))
+    kept = as_profile(study, len(plan.configs))
+    measured = _measure(kept, plan.configs, report)
+    derived = asyncio.run(_derive(kept, task, measured))
+    unknown = [each.config for each in derived if any(q.score is None for q in each.queries)]
+    if len(plan.configs) + len(unknown) <= WHOLE:
+        measured += _measure(as_profile(study, len(unknown)), unknown, report)
+        lacking = {config.hash() for config in unknown}
+        derived = tuple(each for each in derived if each.config.hash() not in lacking)
+    rates = {}
+    for rate, configs in _at_rates(study, plan).items():
+        rates[rate] = _measure(as_profile(study, len(configs), rate=rate), configs, report)
+    found = Found(
+        study=study,
+        task=task,
+        plan=plan,
+        measured=measured,
+        derived=derived,
+        rates=rates,
+        provenance=_provenance(kept),
+    )
+    return Profile(
+        study=study.spec.name,
+        task=study.spec.task["name"],
+        tool_delay_s=task.tool_delay_s,
+        load=study.spec.load.model_dump(exclude_none=True),
+        cache=study.spec.cache,
+        rule=plan.rule(),
+        measured=measured,
+        derived=derived,
+        shown={
+            workflow: each
+            for workflow in plan.centres
+            if (each := found.shown(workflow)) is not None
+        },
+        tables=tuple(fill(found) for fill in FIGURES.values()),
+        provenance=found.provenance,
+    )
+
+
+def as_profile(study: LoadedStudy, trials: int, *, rate: float | None = None) -> LoadedStudy:
+    """The study under whose name its profile is kept, or that of a rate: no bounds, as many trials as configs."""
+    name = f"{study.spec.name}.{SUFFIX}" + ("" if rate is None else f".rate-{rate:g}")
+    changes: dict[str, Any] = {
+        "name": name,
+        "constraints": {},
+        "budget": study.spec.budget.model_copy(
+            update={"trials": max(1, trials), "wall_clock": None}
+        ),
+    }
+    if rate is not None:
+        changes["load"] = study.spec.load.model_copy(update={"concurrency": None, "rate": rate})
+    return study.model_copy(update={"spec": study.spec.model_copy(update=changes)})
+
+
+def _measure(
+    kept: LoadedStudy, configs: Sequence[AgentConfig], report: Report
+) -> tuple[Evaluation, ...]:
+    """The evaluations of these configs, each measured if it was not; servers are started only if one was not."""
+    known = _read(kept, configs)
+    if len(known) == len(configs) and all(each.queries for each in known):
+        return known
+    from tuner.study import measure_configs  # Optuna, only where something runs
+
+    measure_configs(kept, configs, report=report)
+    return _read(kept, configs)
+
+
+def _read(kept: LoadedStudy, configs: Sequence[AgentConfig]) -> tuple[Evaluation, ...]:
+    try:
+        store = Store.open(kept.storage_url, kept.spec.name)
+    except StoreError:
+        return ()
+    with closing(store):
+        store.require(kept.fingerprint())
+        return read_evaluations(kept, store, configs)
+
+
+async def _derive(
+    kept: LoadedStudy, task: Task, measured: tuple[Evaluation, ...]
+) -> tuple[Evaluation, ...]:
+    known = {each.config.hash() for each in measured}
+    derived = [
+        await at_budget(kept, task, each, budget)
+        for each in measured
+        if each.queries
+        for budget in budgets(kept.space, each.config)
+    ]
+    return tuple(each for each in derived if each.config.hash() not in known)
+
+
+def _at_rates(study: LoadedStudy, plan: Plan) -> dict[float, list[AgentConfig]]:
+    """What is asked at each rate: centres, on each model."""
+    asked: dict[float, list[AgentConfig]] = {}
+    for workflow, rates in study.spec.profile.rates.items():
+        for rate in rates:
+            asked.setdefault(rate, []).extend(
+                line(study.space, tuple(study.variants), plan.centres[workflow], "model")
+            )
+    return {rate: asked[rate] for rate in sorted(asked)}
+
+
+def _provenance(kept: LoadedStudy) -> Mapping[str, Any]:
+    with closing(Store.open(kept.storage_url, kept.spec.name)) as store:
+        row = store.row()
+        return {} if row is None else row.provenance
