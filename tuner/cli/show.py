@@ -41,7 +41,12 @@ def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
     runs = [
         (split, run) for split in ("search", "holdout") for run in store.runs(found.trial_id, split)
     ]
-    used = _used(runs)
+    extras = [
+        (split, run)
+        for split in ("search", "holdout")
+        for run in store.extras(found.trial_id, split)
+    ]
+    used = _used([*runs, *extras])
     if as_json:
         print_json(_content(found, runs, used, store))
         return

@@ -40,7 +40,11 @@ def trace(
         print_json([asdict(run) for run in chosen])
         return
     # Windows are numbered within a split, and what a question used shows in the whole of its window.
-    used = {key: own for split in splits for key, own in attribute_all(split).items()}
+    windows = [
+        [*of_split, *store.extras(found.trial_id, split)]
+        for split, of_split in zip(("search", "holdout"), splits, strict=True)
+    ]
+    used = {key: own for runs in windows for key, own in attribute_all(runs).items()}
     for run in chosen:
         told = ", told when it was right (oracle)" if run.oracle else ""
         print(f"example {run.example_id}: answer {run.answer!r}, score {run.score:g}{told}")
