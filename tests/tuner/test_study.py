@@ -88,7 +88,21 @@ def test_a_cache_that_cannot_be_cleared_is_said_and_recorded(make_study: MakeStu
     events: list[Any] = []
     run_study(study, report=events.append)
     said = [event.text for event in events if isinstance(event, Talk)]
-    assert any("prefix cache" in text and "trials share it" in text for text in said)
+    assert any("prefix cache cannot be emptied" in text for text in said)
+    store = Store.open(study.storage_url, study.spec.name)
+    row = store.row()
+    assert row is not None
+    assert row.provenance["models"]["loopback"]["cache"] == "salted: prompt"
+    (trial, *_) = store.trials()
+    isolation = [kept.isolation["loopback"] for kept in store.passes(trial.trial_id, "search")]
+    assert isolation == ["salted: prompt (its server is of no known kind)"]
+
+
+def test_a_shared_cache_is_left_alone_and_recorded_so(make_study: MakeStudy) -> None:
+    study = make_study(trials=1, extra="cache: shared\n")
+    events: list[Any] = []
+    run_study(study, report=events.append)
+    assert not any("cache" in event.text for event in events if isinstance(event, Talk))
     row = Store.open(study.storage_url, study.spec.name).row()
     assert row is not None
     assert row.provenance["models"]["loopback"]["cache"] == "shared"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import ExitStack
 from copy import copy
 from dataclasses import asdict
 from typing import Literal
@@ -13,11 +14,14 @@ from tuner.executors.fleet import Fleet
 from tuner.executors.fleet import Running
 from tuner.load import Load
 from tuner.measure import Meter
+from tuner.measure.server import Scraper
+from tuner.measure.server import with_analytic_kv
 from tuner.measure.total import total
 from tuner.measure.window import idle_power_w
 from tuner.records import ExampleRun
 from tuner.records import PassRecord
 from tuner.serving.isolation import fresh_tags
+from tuner.serving.kv_size import kv_bytes_of
 from tuner.tasks import Example
 from tuner.tasks import Task
 from workflows.agent import build
@@ -42,6 +46,7 @@ class LocalExecutor:
         self._cache = cache
         self._tags = fresh_tags()
         self._idle_w: dict[tuple[str, ...], float | None] = {}
+        self._sizes: dict[str, float | None] = {}
 
     def under(self, load: Load) -> Self:
         """This executor, connections and all, under another load."""
@@ -62,32 +67,52 @@ class LocalExecutor:
             each.endpoint.check()
         clients, isolation = self._isolate(servers)
 
+        runs: list[ExampleRun] = []
+
         def record_if_served(run: ExampleRun) -> None:
             if run.error is not None:
                 for each in servers.values():
                     each.endpoint.check()  # a dead server is no failure of the config's
+            runs.append(run)
             record(run)
 
         meter = total([each.meter for each in servers.values()])
         idle_w = await self._idle_power_w(config.models(), meter)
-        sitting = await evaluate(
-            build(
-                config,
-                llms=clients,
-                pack=self._task.pack,
-                tool_delay_s=self._task.tool_delay_s,
-            ),
-            examples,
-            task=self._task,
-            meter=meter,
-            load=self._load,
-            record=record_if_served,
-            window=window,
-            idle_w=idle_w,
-        )
-        load = asdict(sitting.load)
+        sizes = {name: self._kv_bytes(name, each) for name, each in servers.items()}
+        with ExitStack() as stack:
+            scrapers = {
+                name: stack.enter_context(Scraper(each.endpoint.root, bytes_per_token=sizes[name]))
+                for name, each in servers.items()
+                if each.endpoint.root is not None
+            }
+            sitting = await evaluate(
+                build(
+                    config,
+                    llms=clients,
+                    pack=self._task.pack,
+                    tool_delay_s=self._task.tool_delay_s,
+                ),
+                examples,
+                task=self._task,
+                meter=meter,
+                load=self._load,
+                record=record_if_served,
+                window=window,
+                idle_w=idle_w,
+            )
+        said = {
+            name: with_analytic_kv(
+                scraper.reading(), runs, sizes[name], model=servers[name].endpoint.settings.model
+            )
+            for name, scraper in scrapers.items()
+        }
         return PassRecord(
-            window, sitting.energy, idle_w, servers={}, isolation=isolation, load=load
+            window,
+            sitting.energy,
+            idle_w,
+            servers={name: asdict(reading) for name, reading in said.items()},
+            isolation=isolation,
+            load=asdict(sitting.load),
         )
 
     def _isolate(
@@ -104,6 +129,11 @@ class LocalExecutor:
             if done.salt is not None and done.salting is not None:
                 clients[name] = clients[name].salted(done.salt, done.salting)
         return clients, isolation
+
+    def _kv_bytes(self, name: str, server: Running) -> float | None:
+        if name not in self._sizes:
+            self._sizes[name] = kv_bytes_of(server.endpoint)
+        return self._sizes[name]
 
     async def _idle_power_w(self, models: tuple[str, ...], meter: Meter) -> float | None:
         """What these models' devices draw with nothing to do; looked at once, before their first examples."""

@@ -90,9 +90,15 @@ def load_model_config(source: str | Path) -> dict[str, Any] | None:
 
 
 def analytic_kv(
-    runs: Iterable[ExampleRun], bytes_per_token: float, *, block_tokens: int | None = None
+    runs: Iterable[ExampleRun],
+    bytes_per_token: float,
+    *,
+    model: str | None = None,
+    block_tokens: int | None = None,
 ) -> tuple[float, float] | None:
     """Average over time and maximum of the KV bytes that the calls of one window held; None where a call's tokens are unknown.
+
+    Of all calls, or of those to the `model` that their spans name.
 
     A call in flight holds its prompt, and of its reply as much as of its time has passed. The window reaches from
     its opening to the end of the last run. With `block_tokens`, each call holds whole blocks. What calls share of a
@@ -102,7 +108,7 @@ def analytic_kv(
     runs = list(runs)
     if len({run.window for run in runs}) > 1:
         raise ValueError("runs of several windows do not share a time axis")
-    calls = _calls(runs)
+    calls = _calls(runs, model)
     seconds = max((run.started_s + run.latency_s for run in runs), default=0.0)
     if calls is None or not seconds:
         return None
@@ -117,12 +123,13 @@ def with_analytic_kv(
     runs: Iterable[ExampleRun],
     bytes_per_token: float | None,
     *,
+    model: str | None = None,
     block_tokens: int | None = None,
 ) -> ServerReading:
     """The reading, with what `analytic_kv` finds where the server did not tell how many tokens it held; marked so."""
     if reading.kv_tokens_mean is not None:
         return reading
-    tokens = analytic_kv(runs, 1.0, block_tokens=block_tokens)
+    tokens = analytic_kv(runs, 1.0, model=model, block_tokens=block_tokens)
     if tokens is None:
         return reading
     mean, peak = tokens
@@ -180,12 +187,14 @@ class _Staircase(_Line):
         return self._block**2 * whole * (whole + 1) / 2 + rest * self._block * (whole + 1)
 
 
-def _calls(runs: Sequence[ExampleRun]) -> list[Call] | None:
+def _calls(runs: Sequence[ExampleRun], model: str | None) -> list[Call] | None:
     calls = []
     for run in runs:
         for span in run.spans:
             # A try that nothing came of, as where the server was not reached, has no tokens to report.
             if span.kind != "llm" or (span.error is not None and not span.output):
+                continue
+            if model is not None and span.name != model:
                 continue
             if span.tokens_in is None or span.tokens_out is None:
                 if (

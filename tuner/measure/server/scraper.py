@@ -107,7 +107,7 @@ class Scraper:
 
         for path in self._paths:
             try:
-                reply = self._client.get(self._root + path)
+                reply = self._get(path)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 self._problem = f"{path}: {type(error).__name__}: {error}"
                 return
@@ -119,6 +119,15 @@ class Scraper:
                 return
         if not self._samples:
             self._paths = ()
+
+    def _get(self, path: str) -> "httpx.Response":
+        import httpx
+
+        try:
+            return self._client.get(self._root + path)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            # The connection was kept, and closed by the server meanwhile: a new one may do.
+            return self._client.get(self._root + path)
 
     def _read(self, path: str, reply: "httpx.Response") -> bool:
         """Whether the reply was a page of metrics that is understood."""

@@ -203,6 +203,14 @@ def test_calls_in_flight_at_once_add_up() -> None:
     )
 
 
+def test_calls_to_another_model_are_not_its_own() -> None:
+    runs = [run(0, 4, call(0, 4, 100, 0), replace(call(0, 4, 7, 0), name="judge"))]
+
+    assert analytic_kv(runs, 1, model="m") == (100, 100)
+    assert analytic_kv(runs, 1, model="judge") == (7, 7)
+    assert analytic_kv(runs, 1) == (107, 107)
+
+
 def test_blocks_are_whole() -> None:
     runs = [run(0, 4, call(0, 4, 16, 16))]
 
