@@ -54,6 +54,64 @@ budget: {{trials: {trials}}}
 storage: sqlite:///tuner.db
 """
 
+STAND_IN = '''
+"""Takes the command line of vLLM or SGLang and answers a fixed text: loopback.py behind their flags."""
+import argparse, asyncio, importlib.util, json, os, subprocess, sys, time
+
+loading = importlib.util.spec_from_file_location("loopback", {loopback!r})
+loopback = importlib.util.module_from_spec(loading)
+sys.modules["loopback"] = loopback
+loading.loader.exec_module(loopback)
+
+parser = argparse.ArgumentParser(allow_abbrev=False)
+parser.add_argument("model", nargs="*")
+for flag in {flags}:
+    parser.add_argument(flag)
+for flag in {switches}:
+    parser.add_argument(flag, action="store_true")
+given = parser.parse_args()
+behaviour = dict(pair.split("=") for pair in os.environ.get("STAND_IN", "").split())
+with open({starts!r}, "a") as starts:
+    starts.write(json.dumps({{"pid": os.getpid(), "line": sys.argv[1:]}}) + "\\n")
+print("loading", given.model or given.model_path, flush=True)
+if behaviour.get("refuses", "nothing") == given.kv_cache_dtype:
+    sys.exit(f"ValueError: {{given.kv_cache_dtype}} is not supported on this device")
+if "child" in behaviour:  # as engines have them: in a session of its own, and deaf to requests to end
+    subprocess.Popen(["bash", "-c", "trap '' TERM; echo $$ > $0; sleep 300", behaviour["child"]], start_new_session=True)
+time.sleep(float(behaviour.get("loads_s", 0)))
+
+
+class Connection(loopback.Connection):
+    def _answer(self, received):
+        known = {{
+            "/health": {{}},
+            "/version": {{"version": "0.32.0"}},
+            "/server_info": {{"version": "0.5.23"}},
+            "/v1/models": {{"data": [{{"id": given.served_model_name}}]}},
+            "/reset_prefix_cache": {{"success": True}},
+            "/flush_cache": {{}},
+        }}
+        path = received.path.partition("?")[0]
+        if path in known:
+            self._transport.write(loopback.response(200, known[path]))
+        else:
+            super()._answer(received)
+
+
+loopback.Connection = Connection
+cached = 0 if given.no_enable_prefix_caching else 8
+asyncio.run(loopback.run(loopback.Behaviour(cached_tokens=cached), int(given.port)))
+'''
+VALUED = (
+    "--served-model-name --host --port --seed --tensor-parallel-size --max-model-len --kv-cache-dtype "
+    "--kv-offloading-size --quantization --max-num-seqs --speculative-config "
+    "--model-path --random-seed --log-level-http --context-length --max-running-requests"
+).split()
+SWITCHES = (
+    "--enable-prefix-caching --no-enable-prefix-caching --enable-prompt-tokens-details "
+    "--disable-uvicorn-access-log --disable-radix-cache --enable-metrics --enable-cache-report"
+).split()
+
 Serve = Callable[..., AbstractContextManager[str]]
 MakeStudy = Callable[..., LoadedStudy]
 
@@ -109,6 +167,31 @@ def make_study(tmp_path: Path, api_base: str) -> MakeStudy:
         return load_study(path / "study.yaml")
 
     return make
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A program that can be started like vLLM or SGLang, and what it was started with."""
+
+    command: tuple[str, ...]
+    _starts: Path
+
+    def starts(self) -> list[dict[str, Any]]:
+        """The pid and the arguments of each start so far."""
+        if not self._starts.exists():
+            return []
+        return [json.loads(line) for line in self._starts.read_text().splitlines()]
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> StandIn:
+    """A peer that takes the engines' flags and answers at once; `STAND_IN` in its environment makes it fail."""
+    script, starts = tmp_path / "engine.py", tmp_path / "starts"
+    text = STAND_IN.format(
+        loopback=str(LOOPBACK), flags=VALUED, switches=SWITCHES, starts=str(starts)
+    )
+    script.write_text(text)
+    return StandIn((sys.executable, str(script)), starts)
 
 
 @dataclass(frozen=True)

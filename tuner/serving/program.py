@@ -15,6 +15,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from typing import Annotated
 from typing import Any
 from typing import ClassVar
@@ -34,7 +35,10 @@ from tuner.serving.process import ServerProcess
 from tuner.serving.process import choose_port
 from workflows.config import ModelSettings
 
-POLL_S = 0.5
+if TYPE_CHECKING:
+    import httpx
+
+POLL_S = 0.25
 POLL_TIMEOUT_S = 5.0
 TELL_S = 15.0
 """How often one hears that a server is still starting."""
@@ -203,20 +207,11 @@ class ProgramServer(ServerProcess):
 
     def wait(self) -> None:
         """Until the server says that it is healthy and serves this model."""
-        began_s = told_s = time.monotonic()
-        limit_s = self._spec.start_timeout_s
-        while not self._answers():
-            self._require_alive(within_s=POLL_S, doing="stopped while starting")
-            now_s = time.monotonic()
-            if now_s - began_s > limit_s:
-                raise self._failure(f"did not come up within {limit_s:g} s")
-            if now_s - told_s > TELL_S:
-                told_s = now_s
-                last = (self._log_tail() or [""])[-1][:100]
-                self._say(
-                    f"{self._name}: {self._engine} has been starting for {now_s - began_s:.0f} s of at "
-                    f"most {limit_s:.0f} s: {last}"
-                )
+        import httpx
+
+        began_s = time.monotonic()
+        with httpx.Client(trust_env=False, timeout=POLL_TIMEOUT_S) as client:
+            self._wait_for_health(client, began_s)
         self._require_ours()
         self.serve["engine_version"] = self._version()
         self._say(f"{self._name}: {self._engine} is up after {time.monotonic() - began_s:.0f} s")
@@ -242,14 +237,27 @@ class ProgramServer(ServerProcess):
         finally:
             super().close()
 
-    def _answers(self) -> bool:
+    def _wait_for_health(self, client: "httpx.Client", began_s: float) -> None:
         import httpx
 
-        try:
-            with httpx.Client(trust_env=False, timeout=POLL_TIMEOUT_S) as client:
-                return client.get(f"{self._address}/health").is_success
-        except httpx.TransportError:
-            return False
+        told_s, limit_s = began_s, self._spec.start_timeout_s
+        while True:
+            try:
+                if client.get(f"{self._address}/health").is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            self._require_alive(within_s=POLL_S, doing="stopped while starting")
+            now_s = time.monotonic()
+            if now_s - began_s > limit_s:
+                raise self._failure(f"did not come up within {limit_s:g} s")
+            if now_s - told_s > TELL_S:
+                told_s = now_s
+                last = (self._log_tail() or [""])[-1][:100]
+                self._say(
+                    f"{self._name}: {self._engine} has been starting for {now_s - began_s:.0f} s of at "
+                    f"most {limit_s:.0f} s: {last}"
+                )
 
     def _require_ours(self) -> None:
         """What answers must be what we started: another program may have taken the port meanwhile."""
