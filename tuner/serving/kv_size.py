@@ -1,7 +1,9 @@
 """How many bytes a model's keys and values take, by how its endpoint is served; apart from the arithmetic, which knows no servers."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tuner.errors import ServingError
 from tuner.measure.server import kv_bytes_per_token
@@ -28,8 +30,12 @@ def kv_bytes_of(endpoint: Endpoint) -> float | None:
         return None
 
 
-@lru_cache(maxsize=64)
 def _bytes(source: str, kv_dtype: str | None) -> float | None:
-    # Reading a .gguf's header takes seconds: once for each model is enough.
-    config = load_model_config(Path(source) if Path(source).exists() else source)
+    config = _config(source)
     return None if config is None else kv_bytes_per_token(config, kv_dtype=kv_dtype)
+
+
+@lru_cache(maxsize=16)
+def _config(source: str) -> Mapping[str, Any] | None:
+    # Reading a .gguf's header takes seconds: once for each model is enough.
+    return load_model_config(Path(source) if Path(source).exists() else source)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
 PERIOD_S = 0.5
-"""Between two scrapes. Each costs vLLM some 5 ms, and us 2 to 4."""
+"""Between two scrapes. Each costs vLLM 5 ms and us 4 (of one core, 1 %); with llama.cpp, 0.3 and 1."""
 
 TIMEOUT_S = 2.0
 """A server that is busy answers late, but what it says then is as true."""
