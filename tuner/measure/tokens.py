@@ -57,7 +57,8 @@ def role_tokens(run: ExampleRun, question: str, pack: AgentPack) -> tuple[RoleTo
         if call.tokens_in is None or call.tokens_out is None:
             return None
         shares = _shares(call, question, pack, run.spans)
-        counted.append(RoleTokens(*map(float, call.tokens_in * shares), float(call.tokens_out)))
+        amounts = dict(zip(ROLES, (*(call.tokens_in * shares), call.tokens_out), strict=True))
+        counted.append(RoleTokens(**{role: float(amount) for role, amount in amounts.items()}))
     return tuple(counted)
 
 
