@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from tuner.errors import SpecError
+from tuner.space import Choices
 from tuner.space import SearchSpace
 from tuner.space import load_space
 from workflows.table import workflow_kind
@@ -94,15 +95,28 @@ def spaces(draw):
     return space_of({name: draw(knobs(name)) for name in names})
 
 
-@given(spaces(), some_of(MODELS))
-@settings(max_examples=150, deadline=None)
+SERVED = {"prefix_cache": [True, False], "slots": [1, 2, 8], "speculative": ["none", "{method: a}"]}
+
+
+@st.composite
+def served(draw):
+    """Models, some of which may be served in several ways that have names; a role can then be given to the others only."""
+    found = {}
+    for model in draw(some_of(MODELS)):
+        knobs = draw(st.lists(st.sampled_from(sorted(SERVED)), unique=True, max_size=2))
+        found[model] = {knob: Choices(choices=tuple(SERVED[knob])) for knob in knobs}
+    return found
+
+
+@given(spaces(), some_of(MODELS) | served())
+@settings(max_examples=200, deadline=None)
 def test_the_listed_configs_are_as_many_as_the_size_says_and_all_differ(space, models):
     listed = list(space.configs(models))
     assert len(listed) == space.size(models)
     assert len({config.hash() for config in listed}) == len(listed)
 
 
-@given(spaces(), some_of(MODELS), st.integers(0, 9))
+@given(spaces(), some_of(MODELS) | served(), st.integers(0, 9))
 @settings(max_examples=60, deadline=None)
 def test_what_is_drawn_or_sampled_is_listed(space, models, seed):
     listed = {config.hash() for config in space.configs(models)}
@@ -111,7 +125,7 @@ def test_what_is_drawn_or_sampled_is_listed(space, models, seed):
     assert space.sample(study.ask(), models).hash() in listed
 
 
-@given(spaces(), some_of(MODELS), st.randoms())
+@given(spaces(), some_of(MODELS) | served(), st.randoms())
 @settings(max_examples=60, deadline=None)
 def test_flat_parameters_lead_back_to_their_config(space, models, random):
     config = random.choice(list(space.configs(models)))
@@ -147,6 +161,37 @@ def test_optuna_sees_flat_names_and_only_what_can_be_chosen():
         "react.max_steps": 1,
     }
     assert space.flat(direct, ["m"]) == {"workflow": "direct", "direct.few_shot": 0}
+
+
+def test_serving_knobs_are_those_of_their_model_and_name_its_variant():
+    space = space_of({"direct": {"few_shot": [0, 2]}})
+    models = {"a": {}, "b": {"prefix_cache": Choices(choices=(True, False))}}
+    found = {(c.model, c.params["few_shot"]): space.flat(c, models) for c in space.configs(models)}
+    assert found["a", 2] == {"model": "a", "direct.few_shot": 2}
+    assert found["b@prefix_cache=false", 0] == {
+        "model": "b",
+        "b.prefix_cache": False,
+        "direct.few_shot": 0,
+    }
+    assert len(found) == space.size(models) == 2 * (1 + 2)
+
+
+def test_variants_given_as_models_are_the_same_configs():
+    space = space_of({"react": {"max_steps": [1, 2]}})
+    models = {"b": {"prefix_cache": Choices(choices=(True, False))}}
+    names = ["b@prefix_cache=true", "b@prefix_cache=false"]
+    assert {c.hash() for c in space.configs(models)} == {c.hash() for c in space.configs(names)}
+
+
+def test_without_choices_what_is_drawn_does_not_depend_on_how_models_are_given():
+    space = space_of({"react": {"max_steps": [1, 2, 3]}, "direct": {"few_shot": [0, 2]}})
+    there, here = (
+        [space.draw(models, rng) for _ in range(9)]
+        for models, rng in (
+            (models, np.random.default_rng(1)) for models in (MODELS, {name: {} for name in MODELS})
+        )
+    )
+    assert there == here
 
 
 def test_the_order_of_workflows_and_models_in_the_file_does_not_matter():

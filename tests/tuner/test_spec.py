@@ -45,7 +45,8 @@ def load(tmp_path: Path):
 
 def test_a_study_is_loaded_with_all_that_it_points_to(load, tmp_path):
     study = load()
-    assert study.models == ("m", "s")
+    assert dict(study.models) == {"m": {}, "s": {}}
+    assert tuple(study.variants) == ("m", "s")
     assert study.space.size(study.models) == 8
     assert study.task_options.examples == 4
     assert study.storage_url == f"sqlite:///{tmp_path}/tuner.db"
@@ -96,9 +97,18 @@ M, S = '{model: hosted_vllm/m, api_base: "http://127.0.0.1:9/v1"}', "{serve: lla
         ("model: hosted_vllm/m", "modle: hosted_vllm/m", "6: models.m.modle: unknown key; known: model, api_base,"),
         ("m: {model: hosted_vllm/m, ", "m: {", "6: models.m.model: is missing"),
         (S, "{serve: llama.cpp}", "7: models.s.weights: is missing"),
-        (S, "{serve: vllm, weights: x}", "7: models.s.serve: input should be 'llama.cpp', not 'vllm'"),
-        (S, "{serve: llama.cpp, weights: x, api_base: y}", "7: models.s.api_base: unknown key; known: serve, weights, threads, slots, context, prefix_cache, port, timeout_s, max_retries, meter"),
-        (S, "{serve: llama.cpp, weights: x, meter: nvml}", "7: models.s.meter: input should be none, {nvml: …} or {cpu_estimate: …}, not 'nvml'"),
+        (S, "{serve: ollama, weights: x}", "7: models.s.serve: unknown engine 'ollama'; known: llama.cpp, vllm, sglang"),
+        (S, "{serve: vllm, weights: x}", "7: models.s.model: is missing"),
+        (S, "{weights: x}", "7: models.s.serve: is missing"),
+        (S, "{serve: llama.cpp, weights: x, api_base: y}", "7: models.s.api_base: unknown key; known: serve, port, start_timeout_s, timeout_s, max_retries, meter, weights, threads, slots, context, prefix_cache, kv_cache_type"),
+        (S, "{serve: vllm, model: a/b, max_running_requests: 8}", "7: models.s.max_running_requests: unknown key; known: serve, port, start_timeout_s, timeout_s, max_retries, meter, model, command,"),
+        (S, "{serve: llama.cpp, weights: x, prefix_cache: [true, yes]}", "7: models.s.prefix_cache: names a value twice: True, True"),
+        (S, "{serve: llama.cpp, weights: x, slots: [1, two]}", "7: models.s.slots.1: input should be a valid integer, not 'two'"),
+        (S, "{serve: llama.cpp, weights: x, slots: two}", "7: models.s.slots: input should be a valid integer, not 'two'"),
+        (S, "{serve: llama.cpp, weights: x, kv_cache_type: [f16, q9]}", "7: models.s.kv_cache_type.1: input should be 'f32', 'f16',"),
+        (S, "{serve: vllm, model: a/b, arguments: [--port, '3']}", "7: models.s.arguments: --port is not for `arguments`: `port` sets it"),
+        (S, "{serve: vllm, model: a/b, environment: {HF_TOKEN: x}}", "7: models.s.environment: HF_TOKEN looks like a secret"),
+        (S, "{serve: llama.cpp, weights: x, meter: nvml}", "7: models.s.meter: input should be none or one of {nvml: …}, {rapl: …},"),
         (S, "{serve: llama.cpp, weights: x, meter: {nvml: [a, a]}}", "7: models.s.meter.nvml: names a GPU twice"),
         (S, "{serve: llama.cpp, weights: x, meter: {cpu_estimate: {watts: 3}}}", "7: models.s.meter.cpu_estimate.watts: unknown key; known: watts_per_core"),
         ("[accuracy, latency_p50_s]", "[accuracy]", "8: objectives: tuple should have at least 2 items after validation, not 1"),
@@ -203,6 +213,9 @@ def changed(study: LoadedStudy, base: LoadedStudy) -> set[str]:
         ("  m: {model", "  n: {model", {"models"}),
         ("hosted_vllm/m", "hosted_vllm/n", {"models"}),
         ("smollm2-135m-instruct}", "smollm2-135m-instruct, threads: 2}", {"models"}),
+        ("smollm2-135m-instruct}", "smollm2-135m-instruct, threads: [1, 2]}", {"models"}),
+        ("smollm2-135m-instruct}", "smollm2-135m-instruct, threads: [1]}", set()),
+        ("smollm2-135m-instruct}", "smollm2-135m-instruct, start_timeout_s: 9}", set()),
         ("smollm2-135m-instruct}", "smollm2-135m-instruct, meter: none}", {"models"}),
         ("[accuracy, latency_p50_s]", "[latency_p50_s, accuracy]", {"objectives"}),
         ("[accuracy, latency_p50_s]", "[accuracy, tokens_total]", {"objectives"}),
@@ -287,3 +300,48 @@ def test_a_workflow_that_does_not_suit_the_task_is_refused_with_the_reason(
     assert str(caught.value).startswith(f"{tmp_path}/space.yaml:4: workflows.{name}: {reason}")
     assert caught.value.hint == "leave the workflow out, or choose another task"
     load(shop, space=space_with("react: {}")).load_task()
+
+
+def test_no_model_has_the_sign_of_a_variant_in_its_name(load):
+    with pytest.raises(SpecError, match="'s@2': @ stands between a model's name and how it is"):
+        load(("  s: {", "  s@2: {"))
+
+
+CHOICES = (S, "{serve: llama.cpp, weights: x.gguf, slots: [1, 2], prefix_cache: [true, false]}")
+
+
+def test_a_model_with_choices_has_variants(load):
+    study = load(CHOICES)
+    assert {name: list(knobs) for name, knobs in study.models.items()} == {
+        "m": [],
+        "s": ["slots", "prefix_cache"],
+    }
+    assert study.space.size(study.models) == 4 * (1 + 4)
+    names = {config.model for config in study.space.configs(study.models)}
+    assert (
+        names
+        == set(study.variants)
+        == {
+            "m",
+            "s@slots=1,prefix_cache=true",
+            "s@slots=1,prefix_cache=false",
+            "s@slots=2,prefix_cache=true",
+            "s@slots=2,prefix_cache=false",
+        }
+    )
+    variant = study.variants["s@slots=2,prefix_cache=false"]
+    assert (variant.slots, variant.prefix_cache, variant.choices()) == (2, False, {})
+
+
+@pytest.mark.parametrize(
+    "workflow", ["reflexion: {judge_model: [m, s]}", "react: {draft_model: s}"]
+)
+def test_no_role_goes_to_a_model_with_choices(load, tmp_path, workflow):
+    with pytest.raises(SpecError) as caught:
+        load(CHOICES, space=space_with(workflow))
+    assert str(caught.value).startswith(f"{tmp_path}/space.yaml:4: workflows.")
+    assert "'s' has choices of its own (slots, prefix_cache), so no role can name it" in str(
+        caught.value
+    )
+    assert "give the role to actor, or to a model with a single value" in caught.value.hint
+    load(CHOICES, space=space_with(workflow.replace("s]", "actor]").replace(" s}", " m}")))
