@@ -102,25 +102,71 @@ def run_study(study: LoadedStudy, *, report: Report = lambda event: None) -> Non
     Everything lands in the study's storage; `report` hears of it as it happens. Raises UserError for
     what only shows when servers, meters and storage are touched, before the first trial where it can.
     """
-    _conduct(study, None, report)
+    _conduct([(study, None)], report)
 
 
 def measure_configs(
-    study: LoadedStudy, configs: Sequence[AgentConfig], *, report: Report = lambda event: None
+    parts: Sequence[tuple[LoadedStudy, Sequence[AgentConfig]]],
+    *,
+    report: Report = lambda event: None,
 ) -> None:
-    """Measure these configs of the study's space on its search questions, in this order, and nothing else.
+    """Measure configs on the search questions of the study beside them, in this order, and nothing else.
 
-    Resumes as `run_study` does; a config whose trial failed in an earlier call is tried again. Raises
-    UserError as `run_study` does.
+    The studies have the same file, hence the same models, task and space; names, loads and configs may differ.
+    What needs the same servers runs in a row. Resumes as `run_study` does; a config whose trial failed in an
+    earlier call is tried again. Raises UserError as `run_study` does.
     """
-    _conduct(study, configs, report)
+    _conduct(parts, report)
 
 
-def _conduct(study: LoadedStudy, configs: Sequence[AgentConfig] | None, report: Report) -> None:
-    """The study's search, or these configs only, with everything that it needs opened and closed."""
+def _conduct(
+    parts: Sequence[tuple[LoadedStudy, Sequence[AgentConfig] | None]], report: Report
+) -> None:
+    """The search of each study, or these configs only, with everything that they need opened and closed."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    task = study.load_task()
+    main = parts[0][0]
+    task = main.load_task()
     with ExitStack() as stack:
+        kept = [_Kept.open(study, task, stack) for study, _ in parts]
+
+        def started(name: str, running: Running) -> None:
+            for each in kept:
+                each.register_server(name, running)
+
+        wanted = [config for each in kept for config in each.interrupted()]
+        wanted += [config for _, configs in parts for config in configs or ()]
+        fleet = open_fleet(
+            main, stack, report=report, started=started, first=[each.model for each in wanted]
+        )
+        executor = LocalExecutor(fleet=fleet, task=task, load=main.spec.load, cache=main.spec.cache)
+        report(Talk("warming up"))
+        searches = [
+            (_Search(each, task, executor.under(each.study.spec.load), report), configs)
+            for each, (_, configs) in zip(kept, parts, strict=True)
+        ]
+
+        async def run() -> None:
+            try:
+                await fleet.warm_up()
+                await _run_all(searches, executor)
+            finally:
+                await fleet.disconnect()
+
+        asyncio.run(run())
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Where a study is kept, while this process is its owner."""
+
+    study: LoadedStudy
+    optuna_study: optuna.Study
+    store: Store
+    owner: str
+
+    @classmethod
+    def open(cls, study: LoadedStudy, task: Task, stack: ExitStack) -> "_Kept":
+        """Make or open it; given up with the stack. Raises StoreError."""
         optuna_study = _open_optuna_study(study)
         store = Store.create(study.storage_url, study.spec.name)
         stack.callback(store.close)
@@ -130,37 +176,39 @@ def _conduct(study: LoadedStudy, configs: Sequence[AgentConfig] | None, report: 
         owner = _claim(store)
         stack.callback(store.release, owner)
         store.register(fingerprint, spec=spec, provenance=_provenance())
+        return cls(study, optuna_study, store, owner)
 
-        def started(name: str, running: Running) -> None:
-            server = fingerprint_of(running.endpoint.fingerprint())
-            known = _provenance_of(running, study.spec.cache)
-            store.register(
-                {f"server of {name}": server}, spec=spec, provenance={"models": {name: known}}
-            )
+    def register_server(self, name: str, running: Running) -> None:
+        """Keep what answers for a model. Raises StoreError where that is another than before."""
+        self.store.register(
+            {f"server of {name}": fingerprint_of(running.endpoint.fingerprint())},
+            spec=self.study.spec.model_dump(mode="json"),
+            provenance={"models": {name: _provenance_of(running, self.study.spec.cache)}},
+        )
 
-        wanted = [] if configs is None else list(configs)
-        wanted[:0] = [
+    def interrupted(self) -> list[AgentConfig]:
+        """The configs of trials that an earlier run has left."""
+        return [
             trial.config
-            for trial in store.trials()
+            for trial in self.store.trials()
             if trial.state == "running" and trial.config is not None
         ]
-        fleet = open_fleet(
-            study, stack, report=report, started=started, first=[each.model for each in wanted]
-        )
-        executor = LocalExecutor(
-            fleet=fleet, task=task, load=study.spec.load, cache=study.spec.cache
-        )
-        report(Talk("warming up"))
-        search = _Search(study, task, optuna_study, store, owner, executor, report)
 
-        async def run() -> None:
-            try:
-                await fleet.warm_up()
-                await (search.run() if configs is None else search.measure(configs))
-            finally:
-                await fleet.disconnect()
 
-        asyncio.run(run())
+async def _run_all(
+    searches: Sequence[tuple["_Search", Sequence[AgentConfig] | None]], executor: Executor
+) -> None:
+    """Whole searches, or configs: those that running servers can answer first, then by what they need."""
+    waiting = [config for _, configs in searches for config in configs or ()]
+    while waiting:
+        config = next(filter(executor.is_ready, waiting), waiting[0])
+        for search, configs in searches:
+            alike = [each for each in configs or () if each.models() == config.models()]
+            await search.measure(alike)
+        waiting = [each for each in waiting if each.models() != config.models()]
+    for search, configs in searches:
+        if configs is None:
+            await search.run()
 
 
 def open_fleet(
@@ -231,22 +279,13 @@ class _Asked:
 class _Search:
     """One run of a study: what the loop's steps share."""
 
-    def __init__(
-        self,
-        study: LoadedStudy,
-        task: Task,
-        optuna_study: optuna.Study,
-        store: Store,
-        owner: str,
-        executor: Executor,
-        report: Report,
-    ) -> None:
-        self._study = study
-        self._spec = study.spec
+    def __init__(self, kept: _Kept, task: Task, executor: Executor, report: Report) -> None:
+        self._study = kept.study
+        self._spec = kept.study.spec
         self._task = task
-        self._optuna = optuna_study
-        self._store = store
-        self._owner = owner
+        self._optuna = kept.optuna_study
+        self._store = kept.store
+        self._owner = kept.owner
         self._executor = executor
         self._report = report
         self._failures = 0
@@ -277,8 +316,7 @@ class _Search:
                 return
             # One that waits was enqueued by a run that was killed before it asked.
             if not any(trial.state == "waiting" for trial in trials):
-                config = next(filter(self._executor.is_ready, left), left[0])
-                self._optuna.enqueue_trial(self._study.space.flat(config, self._study.models))
+                self._optuna.enqueue_trial(self._study.space.flat(left[0], self._study.models))
             asked = self._open(self._optuna.ask())
             await self._run_all([asked])
             tried |= set() if asked.config is None else {asked.config.hash()}

@@ -63,25 +63,28 @@ class Profile:
 def profile_study(study: LoadedStudy, *, report: Report = lambda event: None) -> Profile:
     """Measure what is not measured yet, and fill the tables. Raises UserError as `run_study` does."""
     task = study.load_task()
-    plan = make_plan(study.space, tuple(study.variants))
+    plan = make_plan(study.space, study.models)
     kept = as_profile(study, len(plan.configs))
-    measured = _measure(kept, plan.configs, report)
+    at_rates = {
+        rate: (as_profile(study, len(configs), rate=rate), configs)
+        for rate, configs in _at_rates(study, plan).items()
+    }
+    _measure([(kept, plan.configs), *at_rates.values()], report)
+    measured = _read(kept, plan.configs)
     derived = asyncio.run(_derive(kept, task, measured))
     unknown = [each.config for each in derived if any(q.score is None for q in each.queries)]
     if len(plan.configs) + len(unknown) <= WHOLE:
-        measured += _measure(as_profile(study, len(unknown)), unknown, report)
+        _measure([(as_profile(study, len(unknown)), unknown)], report)
+        measured += _read(kept, unknown)
         lacking = {config.hash() for config in unknown}
         derived = tuple(each for each in derived if each.config.hash() not in lacking)
-    rates = {}
-    for rate, configs in _at_rates(study, plan).items():
-        rates[rate] = _measure(as_profile(study, len(configs), rate=rate), configs, report)
     found = Found(
         study=study,
         task=task,
         plan=plan,
         measured=measured,
         derived=derived,
-        rates=rates,
+        rates={rate: _read(part, configs) for rate, (part, configs) in at_rates.items()},
         provenance=_provenance(kept),
     )
     return Profile(
@@ -118,17 +121,18 @@ def as_profile(study: LoadedStudy, trials: int, *, rate: float | None = None) ->
     return study.model_copy(update={"spec": study.spec.model_copy(update=changes)})
 
 
-def _measure(
-    kept: LoadedStudy, configs: Sequence[AgentConfig], report: Report
-) -> tuple[Evaluation, ...]:
-    """The evaluations of these configs, each measured if it was not; servers are started only if one was not."""
-    known = _read(kept, configs)
-    if len(known) == len(configs) and all(each.queries for each in known):
-        return known
-    from tuner.study import measure_configs  # Optuna, only where something runs
+def _measure(parts: Sequence[tuple[LoadedStudy, Sequence[AgentConfig]]], report: Report) -> None:
+    """Measure what is not complete yet; where there is nothing, no server is started."""
+    waiting = []
+    for part, configs in parts:
+        known = {each.config.hash() for each in _read(part, configs) if each.queries}
+        left = [config for config in configs if config.hash() not in known]
+        if left:
+            waiting.append((part, left))
+    if waiting:
+        from tuner.study import measure_configs  # Optuna, only where something runs
 
-    measure_configs(kept, configs, report=report)
-    return _read(kept, configs)
+        measure_configs(waiting, report=report)
 
 
 def _read(kept: LoadedStudy, configs: Sequence[AgentConfig]) -> tuple[Evaluation, ...]:
