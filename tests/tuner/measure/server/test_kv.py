@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner import serving
 from tuner.measure.server import ServerReading
 from tuner.measure.server import analytic_kv
 from tuner.measure.server import kv_bytes_per_token
@@ -148,15 +147,6 @@ def test_config_that_is_not_there_or_not_readable_is_none(tmp_path: Path) -> Non
     assert load_model_config(tmp_path / "bad.gguf") is None
     assert load_model_config(tmp_path / "none.gguf") is None
     assert load_model_config("no such: name/of/a/model") is None
-
-
-def test_real_weights_say_their_shape(smollm2: serving.Endpoint) -> None:
-    pytest.importorskip("gguf")
-    config = load_model_config(serving.find_weights("smollm2-135m-instruct"))
-
-    assert config is not None
-    assert kv_bytes_per_token(config) == 23_040
-    assert kv_note(config) is None
 
 
 def call(start_s: float, end_s: float, tokens_in: int | None, tokens_out: int | None) -> Span:
