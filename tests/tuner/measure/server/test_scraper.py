@@ -71,7 +71,7 @@ def test_window_of_vllm_from_idle_to_idle(serve: Serve) -> None:
     assert reading.prefix_hit_share == pytest.approx(7296 / 12690)
     assert reading.queue_time_mean_s == pytest.approx(20.2068 / 20, rel=1e-4)
     assert reading.running_max == 8
-    assert 4 <= reading.scrapes <= 6
+    assert 3 <= reading.scrapes <= 6
     assert reading.seconds == pytest.approx(0.45, abs=0.2)
 
 
@@ -155,14 +155,14 @@ def test_server_that_does_not_answer_holds_nobody_up_for_long(
     monkeypatch.setattr(scraper, "TIMEOUT_S", 0.1)
 
     def reply(path: str, number: int) -> tuple[int, str]:
-        time.sleep(0.5)
+        time.sleep(1.5)
         return 200, page("vllm_idle")
 
     began_s = time.perf_counter()
     with Scraper(serve(reply), period_s=0.05) as slow:
         pass
 
-    assert time.perf_counter() - began_s < 0.5
+    assert time.perf_counter() - began_s < 1.4
     assert "Timeout" in str(slow.reading().problem)
 
 
