@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.evaluate import evaluate
+from tuner.load import Load
 from tuner.measure import NoMeter
 from tuner.measure.tokens import ROLES
 from tuner.measure.tokens import RoleTokens
@@ -55,7 +56,7 @@ def answered(llm: ScriptedLLM, workflow: str, **params: object) -> ExampleRun:
             [example],
             task=Task("test", PACK, (example,), (), score),
             meter=NoMeter(),
-            concurrency=1,
+            load=Load(),
             record=runs.append,
         )
     )
