@@ -27,6 +27,7 @@ from tuner.serving import VARIANT_SIGN
 from tuner.serving import Addressed
 from tuner.serving import ModelSpec
 from tuner.serving import Served
+from tuner.serving import model_name
 from tuner.serving import variant_name
 from tuner.source import Source
 from tuner.space import Choices
@@ -40,6 +41,8 @@ from tuner.tasks import TaskOptions
 from tuner.tasks import load_task
 from tuner.tasks import task_options
 from workflows.config import ACTOR
+from workflows.config import AgentConfig
+from workflows.config import Knob
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -196,6 +199,24 @@ class LoadedStudy(BaseModel):
                 found[variant_name(name, dict(zip(model.choices(), values, strict=True)))] = variant
         return found
 
+    def knobs(self, config: AgentConfig) -> dict[str, Knob]:
+        """The knobs of a config that the study varies, by their names within its workflow and its model."""
+        workflow, model = f"{config.workflow}.", f"{model_name(config.model)}."
+        return {
+            name.removeprefix(workflow).removeprefix(model): value
+            for name, value in self.space.flat(config, self.models).items()
+            if name != "workflow"
+        }
+
+    def label(self, config: AgentConfig, **more: Knob) -> str:
+        """A config in one line: workflow, the knobs that the study varies, and `more`.
+
+        One that is told when it is right is marked.
+        """
+        knobs = {**self.knobs(config), **more}
+        mark = ["(oracle)"] if config.oracle else []
+        return " ".join([config.workflow, *(f"{k}={_written(v)}" for k, v in knobs.items()), *mark])
+
     def measured(self) -> tuple[str, ...]:
         """Objectives to be measured: those optimised, then those only constrained."""
         extra = [name for name in self.spec.constraints if name not in self.spec.objectives]
@@ -224,6 +245,11 @@ class LoadedStudy(BaseModel):
             "objectives": fingerprint_of([spec.objectives, sorted(spec.constraints.items())]),
             "load": fingerprint_of([spec.load.model_dump(exclude_defaults=True), spec.cache]),
         }
+
+
+def _written(value: Knob) -> str:
+    """A knob as a study file has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def load_study(path: str | Path) -> LoadedStudy:

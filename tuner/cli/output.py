@@ -11,7 +11,6 @@ from typing import Any
 
 from tuner.objectives import OBJECTIVES
 from workflows.config import AgentConfig
-from workflows.config import Knob
 
 if TYPE_CHECKING:
     from tuner.results import Point
@@ -87,24 +86,9 @@ def header(name: str, sources: Mapping[str, str]) -> str:
     return f"{name}\n{', '.join(notes)}" if notes else name
 
 
-def knobs(study: "LoadedStudy", config: AgentConfig) -> dict[str, Knob]:
-    """The knobs of a config that its study varies, by their names within the workflow and within its model."""
-    from tuner.serving import model_name
-
-    flat = study.space.flat(config, study.models)
-    workflow, model = f"{config.workflow}.", f"{model_name(config.model)}."
-    return {
-        name.removeprefix(workflow).removeprefix(model): value
-        for name, value in flat.items()
-        if name != "workflow"
-    }
-
-
 def summary(study: "LoadedStudy", config: AgentConfig) -> str:
     """A config in one line: workflow, then the knobs that the study varies; one that is told when it is right is marked."""
-    varied = (f"{name}={value}" for name, value in knobs(study, config).items())
-    mark = ["(oracle)"] if config.oracle else []
-    return " ".join([config.workflow, *varied, *mark])
+    return study.label(config)
 
 
 def print_points(study: "LoadedStudy", title: str, points: Sequence["Point"]) -> None:

@@ -15,14 +15,12 @@ from tuner.objectives import JOULES_PER_WH
 from tuner.profile.plan import anytime
 from tuner.records import ExampleRun
 from tuner.records import TrialRecord
-from tuner.serving import model_name
 from tuner.spec import LoadedStudy
 from tuner.store import Store
 from tuner.tasks import Example
 from tuner.tasks import Task
 from workflows.base import Checkpoint
 from workflows.config import AgentConfig
-from workflows.config import Knob
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,7 @@ def _read(study: LoadedStudy, store: Store, trial: TrialRecord) -> Evaluation:
     return Evaluation(
         trial=trial.number,
         config=trial.config,
-        label=label(study, trial.config),
+        label=study.label(trial.config),
         derived=False,
         queries=tuple(
             Query(run.example_id, run.score, run.latency_s, wh, _tokens(run))
@@ -118,26 +116,6 @@ def _read(study: LoadedStudy, store: Store, trial: TrialRecord) -> Evaluation:
         problem=trial.failure if energy is None else energy.problem,
         stderr_share=stderr_j / gross_j if gross_j and stderr_j is not None else None,
     )
-
-
-def label(study: LoadedStudy, config: AgentConfig, *, budget: bool = False) -> str:
-    """A config in one line; `budget` names the anytime knob whether the study varies it or not."""
-    flat = study.space.flat(config, study.models)
-    owners = (f"{config.workflow}.", f"{model_name(config.model)}.")
-    varied = {
-        next((name.removeprefix(o) for o in owners if name.startswith(o)), name): value
-        for name, value in flat.items()
-        if name != "workflow"
-    }
-    knob = anytime(config.workflow)
-    if budget and knob is not None:
-        varied[knob] = config.params[knob]
-    mark = ["(oracle)"] if config.oracle else []
-    return " ".join([config.workflow, *(f"{k}={_written(v)}" for k, v in varied.items()), *mark])
-
-
-def _written(value: Knob) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def energies_wh(
@@ -219,7 +197,7 @@ async def at_budget(study: LoadedStudy, task: Task, whole: Evaluation, budget: i
     return Evaluation(
         trial=whole.trial,
         config=config,
-        label=label(study, config, budget=True),
+        label=study.label(config, **{knob: budget}),
         derived=True,
         queries=tuple(queries),
         runs=(),

@@ -10,6 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tuner.measure import Meter
+from tuner.measure import NoMeter
+from tuner.measure import Sample
+from tuner.measure.replay import record
 from tuner.profile import Profile
 from tuner.profile.beside import Comparison
 from tuner.profile.estimate import Value
@@ -18,6 +22,9 @@ from tuner.profile.table import Row
 from tuner.profile.table import Table
 
 FORMAT_VERSION = 1
+
+GAP_S = 0.001
+"""Between two sittings of a recording, whose times must rise."""
 
 CSV_COLUMNS = (
     "figure",
@@ -61,7 +68,7 @@ def content(profile: Profile, comparison: Comparison | None = None) -> dict[str,
 
 
 def write(profile: Profile, folder: Path, comparison: Comparison | None = None) -> list[Path]:
-    """profile.json and profile.csv in a folder, which is made where there is none; their paths."""
+    """profile.json, profile.csv, and power.csv where energy was metered, in a folder that is made; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     as_json, as_csv = folder / "profile.json", folder / "profile.csv"
     text = json.dumps(content(profile, comparison), indent=1, ensure_ascii=False, allow_nan=False)
@@ -71,7 +78,43 @@ def write(profile: Profile, folder: Path, comparison: Comparison | None = None) 
         writer.writeheader()
         for table in profile.tables:
             writer.writerows(_lines(table))
-    return [as_json, as_csv]
+    samples = recording(profile)
+    if not samples:
+        return [as_json, as_csv]
+    power = folder / "power.csv"
+    record(samples, _meter(profile), power)
+    return [as_json, as_csv, power]
+
+
+def recording(profile: Profile) -> list[Sample]:
+    """What the meters counted, one sitting after another: what a meter `replay: power.csv` plays again."""
+    samples: list[Sample] = []
+    for each in profile.measured:
+        runs = (*each.runs, *each.extras)
+        for window in sorted({run.window for run in runs}):
+            points = sorted({s for run in runs if run.window == window for s in run.samples})
+            if not points:
+                continue
+            from_s, from_j = (
+                (samples[-1].t_s + GAP_S, samples[-1].joules or 0.0) if samples else (0.0, 0.0)
+            )
+            samples.append(Sample(from_s, from_j))
+            samples += [
+                Sample(from_s + t_s, from_j + joules)
+                for (t_s, joules), (before_s, _) in zip(points, [(0.0, 0.0), *points], strict=False)
+                if t_s > before_s
+            ]
+    return samples
+
+
+def _meter(profile: Profile) -> Meter:
+    """What tells where the samples are from."""
+    meters = [each["energy"] for each in (profile.provenance.get("models") or {}).values()]
+    return NoMeter(
+        source="; ".join(dict.fromkeys(each["source"] for each in meters)),
+        scope="; ".join(dict.fromkeys(each["scope"] for each in meters)),
+        tick_s=max((each.get("tick_s") or 0.0 for each in meters), default=0.0),
+    )
 
 
 def _table(table: Table) -> dict[str, Any]:

@@ -255,7 +255,14 @@ def _error(table: Table, rows: Sequence[Row], name: str) -> Mapping[str, Any] | 
             up.append(factor * (value.interval[1] - value.value))
     if not any(up + down):
         return None
-    return {"array": up, "arrayminus": down, "symmetric": False, "thickness": 1, "width": 3, "color": "#888888"}
+    return {
+        "array": up,
+        "arrayminus": down,
+        "symmetric": False,
+        "thickness": 1,
+        "width": 3,
+        "color": "#888888",
+    }
 
 
 def _axis(table: Table, names: Sequence[str]) -> str:

@@ -16,7 +16,6 @@ from tuner.profile import evaluation
 from tuner.profile.evaluation import Evaluation
 from tuner.profile.evaluation import Query
 from tuner.profile.evaluation import at_budget
-from tuner.profile.evaluation import label
 from tuner.profile.figures import FIGURES
 from tuner.profile.found import Found
 from tuner.profile.plan import budgets
@@ -161,7 +160,7 @@ def evaluation_of(
     return Evaluation(
         trial=number,
         config=config,
-        label=label(study, config),
+        label=study.label(config),
         derived=False,
         queries=tuple(
             Query(run.example_id, run.score, run.latency_s, wh, 25 * run.llm_calls)

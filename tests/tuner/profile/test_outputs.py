@@ -7,12 +7,15 @@ from html.parser import HTMLParser
 
 import pytest
 
+from tuner.measure import MeterSpec
+from tuner.measure import make_meter
 from tuner.profile import text
 from tuner.profile.beside import compare
 from tuner.profile.estimate import Value
 from tuner.profile.figures import FIGURES
 from tuner.profile.files import CSV_COLUMNS
 from tuner.profile.files import content
+from tuner.profile.files import recording
 from tuner.profile.files import write
 from tuner.profile.page import write_page
 from tuner.profile.table import Column
@@ -57,6 +60,19 @@ def test_the_csv_has_a_line_for_each_quantity(profile, tmp_path):
     assert {line["derived"] for line in budget} == {"True"}
     unknown = next(line for line in lines if line["quantity"] == "kv_max_bytes")
     assert (unknown["value"], unknown["why"]) == ("", "the server's metrics were not read")
+
+
+def test_the_meters_samples_are_a_recording_of_all_sittings_in_a_row(profile, tmp_path):
+    paths = write(profile, tmp_path)
+    assert [path.name for path in paths] == ["profile.json", "profile.csv", "power.csv"]
+    last = recording(profile)[-1]
+    seconds = sum(run.latency_s for each in profile.measured for run in each.runs)
+    assert last.joules == pytest.approx(10 * seconds)
+    assert last.t_s == pytest.approx(seconds, abs=0.1)
+    lines = paths[-1].read_text().splitlines()
+    assert lines[0].startswith("# source: ")
+    made = make_meter(MeterSpec.model_validate({"replay": "power.csv"}), pid=None, base=tmp_path)
+    assert made.read().joules == pytest.approx(0, abs=1)
 
 
 class Seen(HTMLParser):
