@@ -54,8 +54,8 @@ def main() -> None:
         with ExitStack() as stack:
             try:
                 meter = open_meter(stack)
-            except LeftOut as reason:
-                left_out[name] = str(reason)
+            except LeftOut as left:
+                left_out[name] = str(left)
                 continue
             shares[name] = share_of_core(meter, seconds)
             del meter

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from tuner.results import open_results
 from tuner.spec import load_study
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SOURCE = Path(__file__).parent / "measure" / "nvml.c"
 TUNER = str(Path(sys.executable).parent / "tuner")
 WATTS = 320.0
@@ -79,17 +81,22 @@ def ran(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -
     """Three trials: an undisturbed one, one during which another process computes, one after a reset of the driver."""
     folder = tmp_path_factory.mktemp("user")
     events = Path(environment["NVML_EVENTS"])
-    loopback = Path(__file__).resolve().parents[2] / "benchmarks" / "loopback.py"
-    serving = [sys.executable, str(loopback), "--delay-s", str(DELAY_S)]
-    with subprocess.Popen(serving, stdout=subprocess.PIPE, text=True) as server:
+    with serving("--delay-s", str(DELAY_S)) as address:
+        rows = [{"question": f"Question {n}?", "answer": "forty-two"} for n in range(QUESTIONS)]
+        (folder / "questions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        (folder / "space.yaml").write_text(SPACE)
+        (folder / "study.yaml").write_text(STUDY.replace("API_BASE", address))
+        yield run(folder / "study.yaml", environment, events)
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[str]:
+    """The address of a loopback server."""
+    command = [sys.executable, str(BENCHMARKS / "loopback.py"), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
-            address = json.loads(server.stdout.readline())["api_base"]
-            rows = [{"question": f"Question {n}?", "answer": "forty-two"} for n in range(QUESTIONS)]
-            (folder / "questions.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-            (folder / "space.yaml").write_text(SPACE)
-            (folder / "study.yaml").write_text(STUDY.replace("API_BASE", address))
-            yield run(folder / "study.yaml", environment, events)
+            yield json.loads(server.stdout.readline())["api_base"]
         finally:
             server.terminate()
 
@@ -167,3 +174,20 @@ def test_the_doctor_shows_what_the_gpu_tells(environment: dict[str, str]) -> Non
     found = re.fullmatch(told, row["detail"])
     assert found
     assert 10 <= int(found[1]) <= 60
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_measures_a_server_that_runs(environment: dict[str, str]) -> None:
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--json", "--api-base"]
+    with serving() as address:
+        ran = subprocess.run([*command, address], env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout)
+    assert [gpu["uuid"] for gpu in result["gpus"]] == ["GPU-0-of-the-test"]
+    assert list(result["workflows"]) == ["direct", "cot", "react"]
+    for row in result["workflows"].values():
+        joules = 3600 * row["wh_per_query"] * row["questions"]
+        assert joules == pytest.approx(WATTS * row["pass_s"], rel=0.05)
+        assert row["source"] == "nvml-counter"
+    assert result["counter_and_power"]["apart_share"] < 0.02
+    assert result["failed"] == []
