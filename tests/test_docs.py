@@ -76,9 +76,14 @@ def test_the_table_of_workflows_lists_their_knobs(name: str) -> None:
 
 
 def test_the_files_in_the_readme_load(tmp_path: Path) -> None:
-    study_text, task_text, space_text = blocks("yaml")
+    study_text, task_text, space_text, models_text = blocks("yaml")
     (tmp_path / "my_space.yaml").write_text(space_text)
-    for text in (study_text, re.sub(r"task: .*\n", task_text, study_text)):
+    models = r"models:\n(?:  .*\n)+"
+    for text in (
+        study_text,
+        re.sub(r"task: .*\n", task_text, study_text),
+        re.sub(models, models_text, study_text),
+    ):
         (tmp_path / "study.yaml").write_text(text)
         assert load_study(tmp_path / "study.yaml").spec.name == "hotpot-llama"
 
