@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from tuner.errors import UserError
@@ -286,3 +288,13 @@ def test_the_schema_knows_every_kind() -> None:
     parts = MeterSpec.model_json_schema()["$defs"]
     for key in ("nvml", "rapl", "dcgm", "tensorrt_llm", "cpu_estimate", "replay"):
         assert any(key in part.get("properties", {}) for part in parts.values())
+
+
+def test_the_meters_in_the_guide_can_be_asked_for() -> None:
+    guide = Path(__file__).resolve().parents[3] / "docs" / "measuring-energy.md"
+    cells = [line.split("|")[2] for line in guide.read_text().splitlines() if "| `" in line]
+    shown = [yaml.safe_load(text) for cell in cells for text in re.findall(r"`({.+?}|none)`", cell)]
+    kinds = {next(iter(each)) if isinstance(each, dict) else each for each in shown}
+    for content in shown:
+        MeterSpec.model_validate(content)
+    assert kinds == {"nvml", "dcgm", "tensorrt_llm", "rapl", "cpu_estimate", "replay", "none"}
