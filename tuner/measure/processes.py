@@ -1,7 +1,7 @@
 """Who computes on a GPU: apart from its counter, because a count says nothing of whose the joules are.
 
-Those who were there when the meter was made, the server among them, may stay; so may whatever the study itself or
-its server starts. Anybody else makes the joules not the study's own. In a container, NVML may list processes by
+Those who were there when the meter was made, the server among them, may stay; so may whatever they or the study
+itself start. Anybody else makes the joules not the study's own. In a container, NVML may list processes by
 numbers of another namespace, or none: then only newcomers are noticed, or nobody.
 """
 
@@ -24,9 +24,9 @@ class Processes:
     def __init__(self, uuid: str, handle: Any, *, pid: int | None = None) -> None:
         self.uuid = uuid
         self._handle = handle
-        self._roots = {os.getpid()} if pid is None else {os.getpid(), pid}
         self.at_start = self._pids()
         self._accepted = set(self.at_start)
+        self._roots = {os.getpid(), *self.at_start} | ({pid} if pid is not None else set())
 
     def foreign(self) -> str | None:
         """A newcomer that neither the study nor its server started, in words; None where there is none."""

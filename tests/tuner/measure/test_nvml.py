@@ -283,6 +283,19 @@ class TestProcesses:
         nvml.gpus[0].pids = [server, child, os.getpid()]
         assert reading_of(meter, sampled(meter, nvml, 3.0)).problem is None
 
+    def test_below_those_that_were_there_may_come(self, nvml):
+        above = psutil.Process().parents()
+        if len(above) < 2:
+            pytest.skip("this process has no grandparent")
+        nvml.gpus[0].pids = [above[1].pid]
+        meter = nvml_meter()
+        nvml.gpus[0].pids.append(above[0].pid)
+        assert reading_of(meter, sampled(meter, nvml, 2.0)).problem is None
+        nvml.gpus[0].pids = []
+        meter = nvml_meter()
+        nvml.gpus[0].pids = [above[0].pid]
+        assert reading_of(meter, sampled(meter, nvml, 2.0)).problem is not None
+
     def test_beside_a_server_of_ours_are_refused(self, nvml, server, stranger):
         nvml.gpus[0].pids = [server]
         nvml.gpus[1].pids = [stranger]
