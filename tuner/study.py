@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import count
-from itertools import takewhile
 from typing import Any
 from typing import Literal
 
@@ -81,13 +80,13 @@ MOST_ENERGY_ERROR = 0.05
 """Standard error of a pass's energy above which it is refused: configs that differ by less could not be told apart."""
 
 BATCH = 8
-"""Trials asked for at once where a server may have to be restarted between them, so that those of one server run in a row.
+"""Configs asked for at once where a server may have to be restarted between them, so that those of one server run in a row.
 
 As many as TPE draws at random before it has a model. docs/decisions/0018 has what larger and smaller ones cost.
 """
 
 _BATCH_SIZE = "batch"
-"""Attribute of a batch's first trial: how many trials it has."""
+"""Attribute of a batch's first trial: how many configs it is to have that were not tried before."""
 
 LEFT_OUT = "the time was up before its turn came"
 """Why a trial of a batch was never run; it does not count against the budget."""
@@ -274,6 +273,7 @@ class _Asked:
     trial: optuna.Trial
     trial_id: int
     config: AgentConfig | None = None
+    """None where there is nothing to run: it has failed, or is known."""
 
 
 class _Search:
@@ -369,34 +369,34 @@ class _Search:
         depend on where a run was interrupted.
         """
         asked: list[_Asked] = []
-        while self._in_batches and self._asked_for() < self._batch_ends_at():
+        while self._in_batches and self._batch_lacks_configs():
             asked.append(self._open(self._ask()))
         return asked
 
+    def _batch_lacks_configs(self) -> bool:
+        """Whether the last batch has fewer new configs than it is to have, and there are others."""
+        marked = self._optuna.get_trials(deepcopy=False)
+        first = next((each for each in reversed(marked) if _BATCH_SIZE in each.user_attrs), None)
+        if first is None:
+            return False
+        known: set[str] = set()
+        new: set[str] = set()
+        for trial in self._store.trials():
+            if trial.config is not None:
+                (known if trial.number < first.number else new).add(trial.config.hash())
+        size = self._study.space.size(self._study.models)
+        is_more = size is None or len(known | new) < size
+        return is_more and len(new - known) < int(first.user_attrs[_BATCH_SIZE])
+
     def _ask(self) -> optuna.Trial:
         """A trial of what Optuna proposes, or of an untried config where its proposals are all known."""
-        number = self._asked_for()
-        self._seed_sampler(number)
         trials = self._store.trials()
+        number = sum(trial.state != "waiting" for trial in trials)
+        self._seed_sampler(number)
         # One that waits was enqueued by a run that was killed before it asked.
-        if number == len(trials) and _replays_in_a_row(trials) >= REPLAYS_IN_A_ROW:
+        if number == len(trials) and _repeats_in_a_row(trials) >= REPLAYS_IN_A_ROW:
             self._enqueue_untried(number)
         return self._optuna.ask()
-
-    def _asked_for(self) -> int:
-        """How many trials there are."""
-        return sum(trial.state != "waiting" for trial in self._store.trials())
-
-    def _batch_ends_at(self) -> int:
-        """The number after that of the last trial of the last batch."""
-        return max(
-            (
-                trial.number + int(trial.user_attrs[_BATCH_SIZE])
-                for trial in self._optuna.get_trials(deepcopy=False)
-                if _BATCH_SIZE in trial.user_attrs
-            ),
-            default=0,
-        )
 
     def _enqueue_untried(self, number: int) -> None:
         models = self._study.models
@@ -412,15 +412,21 @@ class _Search:
             self._optuna.enqueue_trial(space.flat(drawn, models))
 
     def _open(self, trial: optuna.Trial) -> _Asked:
-        """What a trial is to try, kept before anything is run; the first of a batch says how large that is."""
-        if self._in_batches and trial.number >= self._batch_ends_at():
+        """What a trial is to try, kept before anything is run; told at once where that was evaluated before."""
+        asked = _Asked(trial, self._store.trial_id(trial.number))
+        if self._in_batches and not self._is_settled(asked) and not self._batch_lacks_configs():
             left = self._spec.budget.trials - len(self._ended())
             trial.set_user_attr(_BATCH_SIZE, max(1, min(BATCH, left)))
-        asked = _Asked(trial, self._store.trial_id(trial.number))
         with self._told(asked):
-            asked.config = self._study.space.sample(trial, self._study.models)
-            self._store.save_config(asked.trial_id, asked.config)
+            config = self._study.space.sample(trial, self._study.models)
+            self._store.save_config(asked.trial_id, config)
+            if not self._replayed(asked, config):
+                asked.config = config
         return asked
+
+    def _is_settled(self, asked: _Asked) -> bool:
+        """Whether an earlier run has settled what a trial is to try."""
+        return self._store.trials()[asked.trial.number].config is not None
 
     async def _run_all(self, asked: Sequence[_Asked]) -> None:
         """Run what was asked for: first what needs no server to be started, then what has its server in common."""
@@ -569,11 +575,15 @@ class _Search:
                 self._report(Talk(f"trial {trial.number} is not confirmed: {error}"))
 
 
-def _replays_in_a_row(trials: Sequence[TrialRecord]) -> int:
-    """How many of the last trials that ended were evaluated before."""
-    ended = [trial for trial in trials if trial.state in ("complete", "failed")]
-    replays = takewhile(lambda trial: trial.replay_of is not None, reversed(ended))
-    return sum(1 for _ in replays)
+def _repeats_in_a_row(trials: Sequence[TrialRecord]) -> int:
+    """How many of the last trials try what an earlier one has tried or is about to."""
+    tried: set[str] = set()
+    repeats = 0
+    for trial in trials:
+        if trial.config is not None:
+            repeats = repeats + 1 if trial.config.hash() in tried else 0
+            tried |= {trial.config.hash()} if trial.state != "failed" else set()
+    return repeats
 
 
 def _numbered(run: ExampleRun, taken: set[tuple[str, int]]) -> ExampleRun:

@@ -9,22 +9,29 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
+import psutil
 import pytest
 
+from tuner.check import check_study
 from tuner.errors import ServingError
 from tuner.errors import StoreError
 from tuner.errors import UserError
 from tuner.events import ExampleFinished
+from tuner.events import PassStarted
 from tuner.events import Talk
 from tuner.events import TrialEnded
 from tuner.results import Front
 from tuner.spec import LoadedStudy
+from tuner.spec import load_study
 from tuner.store import Store
 from tuner.store.schema import open_optuna_storage
 from tuner.study import run_study
@@ -283,34 +290,38 @@ def test_no_kill_loses_or_repeats_an_example(
     whole = make_study(folder="whole", trials=8)
     run_study(whole)
     expected = contents(whole)
-    rng = np.random.default_rng(5)
-    kills = 0
     with serve("--delay-s", "0.02") as address:
         study = make_study(folder="killed", trials=8, server=address)
-        command = [sys.executable, "-c", "from tuner.cli import main; main()", "run"]
-        while True:
-            before = count_runs(study.path.parent / "tuner.db")
-            process = subprocess.Popen(
-                [*command, str(study.path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-            # Some kills fall into the start-up, most a few examples later.
-            until = before + int(rng.integers(0, 16))
-            while process.poll() is None and count_runs(study.path.parent / "tuner.db") <= until:
-                time.sleep(0.002)
-            if process.poll() is not None:
-                break
-            time.sleep(float(rng.uniform(0, 0.05)))
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-        assert process.communicate()[1] is not None
-        assert process.returncode == 0
+        kills = kill_until_done(study, up_to=16)
     assert kills >= 10
     kept = contents(study)
     assert kept == expected
     for trial in kept.values():
         assert max(Counter(e[:2] for e in trial[4]).values(), default=1) == 1
     assert all(trial.state.is_finished() for trial in optuna_trials(study))
+
+
+def kill_until_done(study: LoadedStudy, *, up_to: int) -> int:
+    """How often the study's run was killed, some examples after each start, until it came to its end."""
+    command = [sys.executable, "-c", "from tuner.cli import main; main()", "run", str(study.path)]
+    database = study.path.parent / "tuner.db"
+    rng = np.random.default_rng(5)
+    kills = 0
+    while True:
+        before = count_runs(database)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        # Some kills fall into the start-up, most a few examples later.
+        until = before + int(rng.integers(0, up_to))
+        while process.poll() is None and count_runs(database) <= until:
+            time.sleep(0.002)
+        if process.poll() is not None:
+            said = process.communicate()[1].decode()
+            assert process.returncode == 0, said
+            return kills
+        time.sleep(float(rng.uniform(0, 0.05)))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
 
 
 def count_runs(database: Path) -> int:
@@ -355,3 +366,264 @@ def test_every_model_that_has_a_role_is_called_and_recorded(
         named = {"loopback": "openai/loopback", "other": "hosted_vllm/loopback"}
         assert called == {named[name] for name in trial.config.models()}
     store.close()
+
+
+ASKED = """\
+task: {name: jsonl, path: questions.jsonl, examples: 10, holdout: 6}
+search_space: space.yaml
+models: {loopback: {model: openai/loopback, api_base: "", max_retries: 0}}
+"""
+SERVED = """\
+task: {{name: jsonl, path: questions.jsonl, examples: 4, holdout: 2}}
+search_space: space.yaml
+models:
+  other: {{model: openai/loopback, api_base: "{other}", max_retries: 0}}
+  served: {{{served}, max_retries: 0}}
+"""
+VARIANTS = ("served@prefix_cache=true", "served@prefix_cache=false")
+
+MakeServed = Callable[..., LoadedStudy]
+
+
+@pytest.fixture
+def make_served(make_study: MakeStudy, stand_in: Any, api_base: str) -> MakeServed:
+    """Writes a small study one of whose models is started with and without its prefix cache."""
+
+    def make(
+        *,
+        knobs: str = "prefix_cache: [true, false]",
+        behaviour: str = "",
+        other: bool = False,
+        **options: Any,
+    ) -> LoadedStudy:
+        command = ", ".join(stand_in.command)
+        program = f"serve: vllm, model: a/b, endpoint: completion, command: [{command}]"
+        served = f'{program}, environment: {{STAND_IN: "{behaviour}"}}, {knobs}'
+        text = SERVED.format(served=served, other=api_base)
+        if not other:
+            text = "".join(line for line in text.splitlines(True) if "  other:" not in line)
+        return make_study(server="", replace=(ASKED, text), **options)
+
+    return make
+
+
+def variants(study: LoadedStudy) -> list[str]:
+    """How the model of each trial was served, in the order of their numbers."""
+    return [trial[1].model for trial in contents(study).values()]
+
+
+def changes(names: Sequence[str]) -> int:
+    return sum(one != other for one, other in pairwise(names))
+
+
+def test_trials_of_one_server_are_run_in_a_row(make_served: MakeServed, stand_in: Any) -> None:
+    study = make_served(trials=12)
+    order: list[str] = []
+
+    def note(event: object) -> None:
+        if isinstance(event, PassStarted) and event.split == "search":
+            order.append(event.config.model)
+
+    run_study(study, report=note)
+
+    kept = contents(study)
+    assert {trial[0] for trial in kept.values()} == {"complete"}
+    assert sum(trial[3] is None for trial in kept.values()) == 12 == len(order)
+    assert set(variants(study)) == set(VARIANTS)
+    # At most one change of servers for a batch of 8, one for the 4 left, and one for the holdout questions.
+    assert len(stand_in.starts()) <= 4
+    assert changes(order) <= 2 < changes(variants(study))
+    assert all(trial.state.name == "COMPLETE" for trial in optuna_trials(study))
+
+
+def test_what_served_a_trial_is_recorded_with_it(make_served: MakeServed) -> None:
+    study = make_served(trials=4)
+    run_study(study)
+    store = Store.open(study.storage_url, study.spec.name)
+    row = store.row()
+    assert row is not None
+    assert set(row.provenance["models"]) == set(variants(study)) == set(VARIANTS)
+    for name, cached in zip(VARIANTS, (True, False), strict=True):
+        assert row.provenance["models"][name]["serve"]["prefix_cache"] is cached
+        assert f"server of {name}" in row.fingerprint
+    for trial in store.trials():
+        assert trial.config is not None
+        runs = store.runs(trial.trial_id, "search")
+        served = VARIANTS.index(trial.config.model)
+        assert {run.tokens_cached for run in runs if run.llm_calls == 1} <= {(8, 0)[served]}
+    store.close()
+
+
+def test_models_with_and_without_choices_are_served_side_by_side(
+    make_served: MakeServed, stand_in: Any
+) -> None:
+    study = make_served(trials=10, other=True)
+    run_study(study)
+    assert set(variants(study)) == {"other", *VARIANTS}
+    assert len(stand_in.starts()) <= 4
+
+
+def test_a_study_with_choices_proposes_the_same_wherever_it_is_interrupted(
+    make_served: MakeServed, stand_in: Any
+) -> None:
+    whole = make_served(folder="whole", trials=10)
+    run_study(whole)
+    pieces = make_served(folder="pieces", trials=10)
+    seen = 0
+
+    def interrupt(event: object) -> None:
+        nonlocal seen
+        starting = isinstance(event, Talk) and event.text.startswith("stopping")
+        if isinstance(event, ExampleFinished) or starting:
+            seen += 1
+            if seen % 11 == 0 or (starting and seen % 2):
+                os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C does
+
+    for _ in range(100):
+        try:
+            run_study(pieces, report=interrupt)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert seen >= 40
+    assert contents(pieces) == contents(whole)
+    assert all(trial.state.is_finished() for trial in optuna_trials(pieces))
+    for start in stand_in.starts():
+        assert not psutil.pid_exists(start["pid"])
+
+
+@pytest.mark.slow
+def test_no_kill_of_a_study_with_choices_loses_an_example_or_leaves_a_server(
+    make_served: MakeServed, stand_in: Any
+) -> None:
+    whole = make_served(folder="whole", trials=10)
+    run_study(whole)
+    study = make_served(folder="killed", trials=10)
+    assert kill_until_done(study, up_to=20) >= 2
+    assert contents(study) == contents(whole)
+    assert all(trial.state.is_finished() for trial in optuna_trials(study))
+    deadline_s = time.monotonic() + 20
+    while any(psutil.pid_exists(start["pid"]) for start in stand_in.starts()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+
+
+def test_a_batch_is_asked_for_as_a_whole_also_after_an_interruption(
+    make_served: MakeServed,
+) -> None:
+    whole = make_served(folder="whole", trials=9)
+    run_study(whole)
+    expected = contents(whole)
+    study = make_served(folder="killed", trials=9)
+
+    def stop(event: object) -> None:
+        if isinstance(event, PassStarted):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, report=stop)
+    told = optuna_trials(study)
+    assert {trial.state.name for trial in told} == {"RUNNING"}
+    assert len({trial[1].hash() for trial in contents(study).values()}) == 8
+    assert told[0].user_attrs["batch"] == 8
+    for asked in (1, 5):
+        killed = make_served(folder=f"killed-{asked}", trials=9)
+        with (
+            closing(sqlite3.connect(study.path.parent / "tuner.db")) as kept,
+            closing(sqlite3.connect(killed.path.parent / "tuner.db")) as connection,
+            connection,
+        ):
+            kept.backup(connection)
+            # As if it had been killed when it had asked for so many.
+            connection.execute("DELETE FROM trials WHERE number >= ?", [asked])
+            unsettled = ("tuner_trials", "trial_params", "trial_user_attributes")
+            for table in unsettled if asked == 1 else ():
+                connection.execute(f"DELETE FROM {table}")
+        run_study(killed)
+        assert contents(killed) == expected
+
+
+def test_a_variant_that_does_not_start_fails_its_trials_and_no_others(
+    make_served: MakeServed, stand_in: Any
+) -> None:
+    study = make_served(trials=10, knobs="kv_cache_dtype: [auto, fp8]", behaviour="refuses=fp8")
+    run_study(study)
+    kept = contents(study)
+    bad = [trial for trial in kept.values() if trial[1].model == "served@kv_cache_dtype=fp8"]
+    assert len(bad) >= 3
+    assert all(trial[0] == "failed" for trial in bad)
+    assert all(trial[0] == "complete" for trial in kept.values() if trial not in bad)
+    reasons = [
+        trial.user_attrs["failure"] for trial in optuna_trials(study) if trial.state.name == "FAIL"
+    ]
+    assert sum("fp8 is not supported on this device" in reason for reason in reasons) == 1
+    assert all("served@kv_cache_dtype=fp8 does not start" in reason for reason in reasons)
+    assert sum("fp8" in start["line"] for start in stand_in.starts()) == 1
+
+
+def test_a_first_server_that_does_not_start_ends_the_run_before_a_trial(
+    make_served: MakeServed,
+) -> None:
+    study = make_served(trials=2, knobs="kv_cache_dtype: [fp8, auto]", behaviour="refuses=fp8")
+    with pytest.raises(ServingError, match="fp8 is not supported on this device"):
+        run_study(study)
+    assert contents(study) == {}
+
+
+def test_a_server_that_crashes_in_mid_run_spoils_no_trial(
+    make_served: MakeServed, stand_in: Any
+) -> None:
+    study = make_served(trials=8)
+    finished = 0
+
+    def kill(event: object) -> None:
+        nonlocal finished
+        finished += isinstance(event, ExampleFinished)
+        if finished == 6:
+            os.kill(stand_in.starts()[-1]["pid"], signal.SIGKILL)
+
+    with pytest.raises(
+        ServingError, match=r"the vllm server (has stopped \(signal 9\)|does not answer)"
+    ):
+        run_study(study, report=kill)
+    assert sum(len(trial[4]) for trial in contents(study).values()) == 6
+    run_study(study)
+    assert {trial[0] for trial in contents(study).values()} == {"complete"}
+
+
+def test_when_the_time_is_up_what_was_asked_for_is_left_out(make_served: MakeServed) -> None:
+    study = make_served(trials=12)
+    text = study.path.read_text()
+    study.path.write_text(text.replace("{trials: 12}", "{trials: 12, wall_clock: 0.001s}"))
+    run_study(load_study(study.path))
+    states = Counter(trial[0] for trial in contents(study).values())
+    assert states["complete"] == 1
+    assert states["failed"] >= 7
+    assert {t.user_attrs.get("failure") for t in optuna_trials(study)} == {
+        None,
+        "the time was up before its turn came",
+    }
+    study.path.write_text(text.replace("{trials: 12}", "{trials: 3}"))
+    run_study(load_study(study.path))
+    assert Counter(trial[0] for trial in contents(study).values())["complete"] == 3
+
+
+def test_check_shows_every_value_of_every_serving_knob(
+    make_served: MakeServed, stand_in: Any
+) -> None:
+    study = make_served(
+        trials=16, knobs="prefix_cache: [true, false], max_num_seqs: [2, 4, 8]", other=True
+    )
+    forecast = check_study(study)
+    lines = [start["line"] for start in stand_in.starts()]
+    seen = {line[line.index("--max-num-seqs") + 1] for line in lines}
+    assert seen == {"2", "4", "8"}
+    assert {"--enable-prefix-caching" in line for line in lines} == {True, False}
+    assert len(lines) <= 4
+    assert 0 < forecast.restarts < 16
+    assert 0 < forecast.start_s < 60
+    bad = make_served(
+        folder="bad", trials=4, knobs="kv_cache_dtype: [auto, fp8]", behaviour="refuses=fp8"
+    )
+    with pytest.raises(ServingError, match="fp8 is not supported on this device"):
+        check_study(bad)

@@ -130,9 +130,10 @@ class Fleet:
         """Stop the variant in whose place this one comes, and start this one."""
         for other in [other for other in self._running if model_name(other) == model_name(name)]:
             self._say(f"stopping {other}")
-            stopped = self._running.pop(other)
-            await stopped.client.close()
-            stopped.endpoint.close()
+            try:
+                await self._running[other].client.close()
+            finally:
+                self._running.pop(other).endpoint.close()
         began_s = time.monotonic()
         try:
             endpoint = await self._begin(name)
