@@ -329,6 +329,8 @@ def test_a_model_with_choices_has_variants(load):
             "s@slots=2,prefix_cache=false",
         }
     )
+    config = next(c for c in study.space.configs(study.models) if "slots=2" in c.model)
+    assert study.label(config) == "direct model=s slots=2 prefix_cache=true few_shot=0"
     variant = study.variants["s@slots=2,prefix_cache=false"]
     assert (variant.slots, variant.prefix_cache, variant.choices()) == (2, False, {})
 

@@ -30,6 +30,7 @@ from tuner.events import PassStarted
 from tuner.events import Talk
 from tuner.events import TrialEnded
 from tuner.results import Front
+from tuner.serving import Endpoint
 from tuner.spec import LoadedStudy
 from tuner.spec import load_study
 from tuner.store import Store
@@ -627,3 +628,28 @@ def test_check_shows_every_value_of_every_serving_knob(
     )
     with pytest.raises(ServingError, match="fp8 is not supported on this device"):
         check_study(bad)
+
+
+def test_a_real_server_without_a_prefix_cache_finds_nothing_cached(
+    make_study: MakeStudy, smollm2: Endpoint
+) -> None:
+    space = (
+        "format_version: 1\nname: tiny\nworkflows:\n  direct: {max_tokens: [2, 3], few_shot: 0}\n"
+    )
+    served = "serve: llama.cpp, weights: smollm2-135m-instruct, context: 512"
+    text = SERVED.format(served=f"{served}, prefix_cache: [true, false]", other="").splitlines(True)
+    model = "".join(line for line in text if "  other:" not in line)
+    study = make_study(trials=4, server="", space=space, replace=(ASKED, model))
+    run_study(study)
+    store = Store.open(study.storage_url, study.spec.name)
+    cached: dict[str, list[int | None]] = {name: [] for name in VARIANTS}
+    for trial in store.trials():
+        assert trial.config is not None
+        runs = store.runs(trial.trial_id, "search")
+        cached[trial.config.model] += [run.tokens_cached for run in runs]
+    store.close()
+    with_cache, without = (cached[name] for name in VARIANTS)
+    assert set(without) == {0}
+    assert len(without) == 8
+    # The questions begin alike; what an earlier trial asked is out of reach.
+    assert min(n or 0 for n in with_cache) == 0 < max(n or 0 for n in with_cache)

@@ -96,6 +96,9 @@ def test_a_mistake_in_a_file_is_told_by_every_verb_that_reads_it(
     [
         ("{model: hosted_vllm/m, api_base: \"http://127.0.0.1:9/v1\"}", "{serve: llama.cpp, weights: none.gguf}", "weights: no file ", "a relative path starts from the study file's folder"),
         ("{model: hosted_vllm/m, api_base: \"http://127.0.0.1:9/v1\"}", "{serve: llama.cpp, weights: gpt-9}", "weights: 'gpt-9' is not known; known: smollm2-135m-instruct", "or give a path"),
+        ("{model: hosted_vllm/m, api_base: \"http://127.0.0.1:9/v1\"}", "{serve: vllm, model: a/b, command: [no-such-engine]}", "models.m: `serve: vllm` needs the program 'no-such-engine', which is not there", "install it, or say where it is: command: [/path/to/no-such-engine, …]"),
+        ("{model: hosted_vllm/m, api_base: \"http://127.0.0.1:9/v1\"}", "{serve: sglang, model: ./none, prefix_cache: [true, false]}", "model: no folder ", "a relative path starts from the study file's folder"),
+        ("{model: hosted_vllm/m, api_base: \"http://127.0.0.1:9/v1\"}", "{serve: vllm, model: a/b, command: [sh, -c, 'echo no device; exit 3']}", "models.m: the vllm server stopped while starting (exit code 3); the end of its log:\nno device", None),
         ("name: small", "name: small", "models.m: nothing answers at http://127.0.0.1:9/v1", "start the server"),
         ('hosted_vllm/m, api_base: "http://127.0.0.1:9/v1"}', "openai/m, meter: {cpu_estimate: {}}}", "cpu_estimate needs a server that the study starts", "use `serve:`"),
         ("questions.jsonl", "none.jsonl", "none.jsonl: cannot be read: No such file", None),
