@@ -106,11 +106,11 @@ VALUED = (
     "--served-model-name --host --port --seed --tensor-parallel-size --max-model-len --kv-cache-dtype "
     "--kv-offloading-size --quantization --max-num-seqs --speculative-config "
     "--model-path --random-seed --log-level-http --context-length --max-running-requests"
-).split()
+)
 SWITCHES = (
     "--enable-prefix-caching --no-enable-prefix-caching --enable-prompt-tokens-details "
     "--disable-uvicorn-access-log --disable-radix-cache --enable-metrics --enable-cache-report"
-).split()
+)
 
 Serve = Callable[..., AbstractContextManager[str]]
 MakeStudy = Callable[..., LoadedStudy]
@@ -188,7 +188,10 @@ def stand_in(tmp_path: Path) -> StandIn:
     """A peer that takes the engines' flags and answers at once; `STAND_IN` in its environment makes it fail."""
     script, starts = tmp_path / "engine.py", tmp_path / "starts"
     text = STAND_IN.format(
-        loopback=str(LOOPBACK), flags=VALUED, switches=SWITCHES, starts=str(starts)
+        loopback=str(LOOPBACK),
+        flags=VALUED.split(),
+        switches=SWITCHES.split(),
+        starts=str(starts),
     )
     script.write_text(text)
     return StandIn((sys.executable, str(script)), starts)
