@@ -16,6 +16,7 @@ from tuner.cli import VERBS
 from tuner.export import RULES
 from tuner.objectives import OBJECTIVES
 from tuner.samplers import SAMPLERS
+from tuner.serving import ENGINES
 from tuner.space import load_space
 from tuner.spec import load_study
 from tuner.tasks import TASKS
@@ -86,6 +87,27 @@ def test_the_files_in_the_readme_load(tmp_path: Path) -> None:
     ):
         (tmp_path / "study.yaml").write_text(text)
         assert load_study(tmp_path / "study.yaml").spec.name == "hotpot-llama"
+
+
+def test_the_studies_in_the_guide_to_servers_load(tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "serving.md").read_text()
+    space = next(text for text in blocks("yaml") if "workflows:" in text)
+    (tmp_path / "my_space.yaml").write_text(space)
+    served = {}
+    for text in re.findall(r"```yaml\n(.*?)```", guide, flags=re.DOTALL):
+        (tmp_path / "study.yaml").write_text(text)
+        study = load_study(tmp_path / "study.yaml")
+        (model,) = study.spec.models.values()
+        served[model.serve] = len(study.variants)  # type: ignore[union-attr]
+    assert served == {"vllm": 6, "sglang": 8}
+
+
+def test_the_guide_to_servers_names_every_engine_and_key() -> None:
+    guide = (ROOT / "docs" / "serving.md").read_text()
+    for name, engine in ENGINES.items():
+        assert f"`{name}`" in guide
+        for key in engine.model_fields:
+            assert f"`{key}`" in guide, f"{name}: {key}"
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ import yaml
 from tuner.check import PROBED_CONFIGS
 from tuner.check import check_study
 from tuner.serving import Addressed
-from tuner.serving import Served
+from tuner.serving import LlamaCpp
+from tuner.serving import Vllm
 from tuner.spec import load_study
 from tuner.tasks import TASKS
 from workflows import WORKFLOWS
@@ -182,7 +183,7 @@ def test_a_model_that_is_commented_out_can_be_let_in(folder: Path, name: str) ->
     study = load_study(path)
     assert len(study.models) == len(load_study(folder / name).models) + bool(lines)
     assert name == "studies/quickstart.yaml" or any(
-        isinstance(model, Addressed) and model.grammar == "vllm"
+        isinstance(model, Addressed | Vllm) and model.grammar == "vllm"
         for model in study.spec.models.values()
     ) != name.startswith("studies/kim2025/smollm2/")
 
@@ -210,10 +211,9 @@ def test_a_sweep_tries_every_config_of_its_space(name: str) -> None:
     assert study.spec.budget.trials == size
     assert study.spec.sampler.name == "random"
     assert f"# All {size} configs: " in (ROOT / name).read_text()
-    # A sweep in small runs as it is; the others need a server and its GPUs.
-    served = "smollm2" in name
+    # A sweep in small runs as it is; the others need a server and its GPUs, or an engine and some.
     for model in study.spec.models.values():
-        assert isinstance(model, Served if served else Addressed)
+        assert isinstance(model, LlamaCpp if "smollm2" in name else Addressed | Vllm)
 
 
 def test_the_guide_lists_every_sweep_with_its_size() -> None:
