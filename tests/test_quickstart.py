@@ -87,7 +87,7 @@ async def test_an_exported_config_answers_alike_by_workflows_alone(
 def test_one_trial_and_one_run_can_be_looked_at(folder: Path) -> None:
     shown = tuner(folder, "show", "studies/quickstart.yaml", "0", "--json")
     example = json.loads(shown.stdout)["examples"][0]
-    assert example["energy"]["joules"] > 0
+    assert example["energy"]["gross_j"] > 0
     assert example["energy"]["source"] == "cpu-estimate"
     traced = tuner(folder, "trace", "studies/quickstart.yaml", "0", example["example_id"])
     assert traced.stdout.startswith(f"example {example['example_id']}: ")
