@@ -17,14 +17,14 @@ from tuner.errors import ServingError
 from tuner.errors import UserError
 from tuner.errors import VariantError
 from tuner.events import Report
+from tuner.executors.fleet import open_fleet
 from tuner.executors.local import LocalExecutor
 from tuner.load import Load
+from tuner.proposals import BATCH
 from tuner.records import ExampleRun
 from tuner.serving import model_name
 from tuner.space import Choices
 from tuner.spec import LoadedStudy
-from tuner.study import BATCH
-from tuner.study import open_fleet
 from workflows.config import AgentConfig
 
 PROBED_CONFIGS = 4

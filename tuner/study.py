@@ -15,7 +15,6 @@ import platform
 import socket
 import time
 import warnings
-from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -28,7 +27,6 @@ from itertools import count
 from typing import Any
 from typing import Literal
 
-import numpy as np
 import optuna
 import psutil
 
@@ -44,19 +42,17 @@ from tuner.events import StudyEnded
 from tuner.events import Talk
 from tuner.events import TrialEnded
 from tuner.executors import Executor
-from tuner.executors.fleet import Fleet
 from tuner.executors.fleet import Running
-from tuner.executors.fleet import Started
+from tuner.executors.fleet import open_fleet
 from tuner.executors.local import LocalExecutor
-from tuner.measure import Meter
 from tuner.measure.window import total
 from tuner.objectives import OBJECTIVES
+from tuner.proposals import Proposals
 from tuner.records import ExampleRun
 from tuner.records import TrialRecord
 from tuner.results import Front
 from tuner.results import evaluated
 from tuner.samplers import make_sampler
-from tuner.serving import Endpoint
 from tuner.spec import LoadedStudy
 from tuner.spec import fingerprint_of
 from tuner.store import EDGE
@@ -67,26 +63,11 @@ from tuner.tasks import Split
 from tuner.tasks import Task
 from workflows.config import AgentConfig
 
-REPLAYS_IN_A_ROW = 10
-"""After so many proposals that were evaluated before, an untried config is drawn instead."""
-
-LISTED_CONFIGS = 5000
-"""Spaces up to this size are listed to find an untried config, larger ones are sampled so often."""
-
 FAILURES_IN_A_ROW = 3
 """After so many failed trials the cause is not the config."""
 
 MOST_ENERGY_ERROR = 0.05
 """Standard error of a pass's energy above which it is refused: configs that differ by less could not be told apart."""
-
-BATCH = 8
-"""Configs asked for at once where a server may have to be restarted between them, so that those of one server run in a row.
-
-As many as TPE draws at random before it has a model. docs/decisions/0018 has what larger and smaller ones cost.
-"""
-
-_BATCH_SIZE = "batch"
-"""Attribute of a batch's first trial: how many configs it is to have that were not tried before."""
 
 LEFT_OUT = "the time was up before its turn came"
 """Why a trial of a batch was never run; it does not count against the budget."""
@@ -210,62 +191,6 @@ async def _run_all(
             await search.run()
 
 
-def open_fleet(
-    study: LoadedStudy,
-    stack: ExitStack,
-    *,
-    report: Report = lambda event: None,
-    started: Started = lambda name, running: None,
-    first: Collection[str] = (),
-) -> Fleet:
-    """Every model started, stopped with the stack; one that has serving knobs as the variant among `first`, if any.
-
-    Raises UserError when a server does not come up, a meter does not work, or an objective has
-    nothing to be measured with.
-    """
-    fleet = stack.enter_context(Fleet(study, report=report, started=started))
-    fleet.open(first)
-    for name, running in fleet.running.items():
-        if study.spec.cache == "isolated":
-            _report_isolation(name, running.endpoint, report)
-        for objective in study.measured():
-            _require(study, objective, name, running.endpoint, running.meter)
-    return fleet
-
-
-def _report_isolation(name: str, endpoint: Endpoint, report: Report) -> None:
-    """Tell of a server whose prefix cache the trials' prompts must be kept out of by other means than emptying it."""
-    isolation = endpoint.isolate("first")
-    if isolation.salting == "prompt":
-        report(
-            Talk(
-                f"model {name}: its prefix cache cannot be emptied between trials ({isolation.by}); "
-                "so that they do not share it, prompts begin with a line of a few letters, other ones in each trial"
-            )
-        )
-
-
-def _require(
-    study: LoadedStudy, objective: str, model: str, endpoint: Endpoint, meter: Meter
-) -> None:
-    needs = OBJECTIVES[objective].needs
-    if needs == "meter" and meter.source == "none":
-        raise UserError(
-            f"{study.path}: objectives: {objective} needs a meter, and model {model!r} has none",
-            hint="give the model a meter (nvml: all, or cpu_estimate for a server that the study "
-            "starts), or leave the objective out",
-        )
-    if needs == "prices":
-        from workflows.llm import prices
-
-        if prices(endpoint.settings) is None:
-            raise UserError(
-                f"{study.path}: objectives: {objective}: litellm has no price for model "
-                f"{endpoint.settings.model!r}",
-                hint="leave the objective out, or use tokens_total",
-            )
-
-
 @dataclass(slots=True)
 class _Asked:
     """A trial that Optuna opened, and what it is to try, once that is settled."""
@@ -288,6 +213,7 @@ class _Search:
         self._owner = kept.owner
         self._executor = executor
         self._report = report
+        self._proposals = Proposals(kept.study, kept.optuna_study, kept.store)
         self._failures = 0
         self._in_batches = False
 
@@ -296,7 +222,7 @@ class _Search:
         self._in_batches = any(self._study.models.values())
         await self._run_all([*self._interrupted(), *self._rest_of_batch()])
         while (reason := self._end()) is None:
-            await self._run_all([self._open(self._ask()), *self._rest_of_batch()])
+            await self._run_all([self._open(self._proposals.ask()), *self._rest_of_batch()])
         self._report(StudyEnded(reason))
         await self._confirm()
 
@@ -349,84 +275,33 @@ class _Search:
         row = self._store.row()
         return 0.0 if row is None else row.search_s
 
-    def _seed_sampler(self, number: int) -> None:
-        sampler = self._spec.sampler
-        self._optuna.sampler = make_sampler(sampler.name, seed=sampler.seed, trial=number)
-
     def _interrupted(self) -> list[_Asked]:
         """The trials that an earlier run has left."""
-        asked = []
-        for record in self._store.trials():
-            if record.state == "running":
-                self._seed_sampler(record.number)
-                asked.append(self._open(optuna.Trial(self._optuna, record.trial_id)))
-        return asked
+        return [
+            self._open(self._proposals.interrupted(record))
+            for record in self._store.trials()
+            if record.state == "running"
+        ]
 
     def _rest_of_batch(self) -> list[_Asked]:
-        """What is still to be asked for of the last batch; nothing where no server has to be restarted between trials.
-
-        A batch is asked for before any of it runs, also after an interruption: so what is proposed does not
-        depend on where a run was interrupted.
-        """
+        """What is still to be asked for of the last batch; nothing where no server has to be restarted between trials."""
         asked: list[_Asked] = []
-        while self._in_batches and self._batch_lacks_configs():
-            asked.append(self._open(self._ask()))
+        while self._in_batches and self._proposals.batch_lacks_configs():
+            asked.append(self._open(self._proposals.ask()))
         return asked
-
-    def _batch_lacks_configs(self) -> bool:
-        """Whether the last batch has fewer new configs than it is to have, and there are others."""
-        marked = self._optuna.get_trials(deepcopy=False)
-        first = next((each for each in reversed(marked) if _BATCH_SIZE in each.user_attrs), None)
-        if first is None:
-            return False
-        known: set[str] = set()
-        new: set[str] = set()
-        for trial in self._store.trials():
-            if trial.config is not None:
-                (known if trial.number < first.number else new).add(trial.config.hash())
-        size = self._study.space.size(self._study.models)
-        is_more = size is None or len(known | new) < size
-        return is_more and len(new - known) < int(first.user_attrs[_BATCH_SIZE])
-
-    def _ask(self) -> optuna.Trial:
-        """A trial of what Optuna proposes, or of an untried config where its proposals are all known."""
-        trials = self._store.trials()
-        number = sum(trial.state != "waiting" for trial in trials)
-        self._seed_sampler(number)
-        # One that waits was enqueued by a run that was killed before it asked.
-        if number == len(trials) and _repeats_in_a_row(trials) >= REPLAYS_IN_A_ROW:
-            self._enqueue_untried(number)
-        return self._optuna.ask()
-
-    def _enqueue_untried(self, number: int) -> None:
-        models = self._study.models
-        tried = {trial.config.hash() for trial in self._store.trials() if trial.config is not None}
-        rng = np.random.default_rng([self._spec.sampler.seed, number])
-        space = self._study.space
-        size = space.size(models)
-        listed = space.configs(models) if size is not None and size <= LISTED_CONFIGS else None
-        candidates = listed or (space.draw(models, rng) for _ in range(LISTED_CONFIGS))
-        untried = [config for config in candidates if config.hash() not in tried]
-        if untried:
-            drawn = untried[rng.integers(len(untried))]
-            self._optuna.enqueue_trial(space.flat(drawn, models))
 
     def _open(self, trial: optuna.Trial) -> _Asked:
         """What a trial is to try, kept before anything is run; told at once where that was evaluated before."""
         asked = _Asked(trial, self._store.trial_id(trial.number))
-        if self._in_batches and not self._is_settled(asked) and not self._batch_lacks_configs():
+        if self._in_batches:
             left = self._spec.budget.trials - len(self._ended())
-            trial.set_user_attr(_BATCH_SIZE, max(1, min(BATCH, left)))
+            self._proposals.open_batch(trial, left=left)
         with self._told(asked):
             config = self._study.space.sample(trial, self._study.models)
             self._store.save_config(asked.trial_id, config)
             if not self._replayed(asked, config):
                 asked.config = config
         return asked
-
-    def _is_settled(self, asked: _Asked) -> bool:
-        """Whether an earlier run has settled what a trial is to try."""
-        return self._store.trials()[asked.trial.number].config is not None
 
     async def _run_all(self, asked: Sequence[_Asked]) -> None:
         """Run what was asked for: first what needs no server to be started, then what has its server in common."""
@@ -573,17 +448,6 @@ class _Search:
                 await self._pass(trial.number, trial.trial_id, config, "holdout")
             except VariantError as error:
                 self._report(Talk(f"trial {trial.number} is not confirmed: {error}"))
-
-
-def _repeats_in_a_row(trials: Sequence[TrialRecord]) -> int:
-    """How many of the last trials try what an earlier one has tried or is about to."""
-    tried: set[str] = set()
-    repeats = 0
-    for trial in trials:
-        if trial.config is not None:
-            repeats = repeats + 1 if trial.config.hash() in tried else 0
-            tried |= {trial.config.hash()} if trial.state != "failed" else set()
-    return repeats
 
 
 def _numbered(run: ExampleRun, taken: set[tuple[str, int]]) -> ExampleRun:

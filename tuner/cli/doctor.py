@@ -97,11 +97,21 @@ def _processors() -> list[Finding]:
 def _engines() -> list[Finding]:
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version
+    from importlib.util import find_spec
+
+    from tuner.serving.program import find_program
 
     try:
-        return [("engine llama.cpp", True, f"xllamacpp {version('xllamacpp')}")]
+        llama_cpp = ("engine llama.cpp", True, f"xllamacpp {version('xllamacpp')}")
     except PackageNotFoundError:
-        return [("engine llama.cpp", False, "pip install 'tuner[local]'")]
+        llama_cpp = ("engine llama.cpp", False, "pip install 'tuner[local]'")
+    elsewhere = "not here; a study may say where it is: command: [/path/to/…, …]"
+    vllm, sglang = find_program("vllm"), find_spec("sglang")
+    return [
+        llama_cpp,
+        ("engine vllm", vllm is not None, vllm or elsewhere),
+        ("engine sglang", sglang is not None, elsewhere if sglang is None else str(sglang.origin)),
+    ]
 
 
 def _weights() -> list[Finding]:

@@ -56,7 +56,7 @@ def print_table(
         table.add_column(column, no_wrap=not wrap and column != "config")
     for row in rows:
         table.add_row(*row)
-    Console(width=width(), highlight=False).print(table)
+    Console(width=width(), highlight=False, markup=False).print(table)
 
 
 def number(value: float) -> str:

@@ -36,7 +36,11 @@ def open_progress(study: "LoadedStudy") -> "Iterator[Callable[[events.Event], No
     from rich.live import Live
 
     screen = _Screen(study)
-    with Live(console=Console(stderr=True), get_renderable=screen.render, refresh_per_second=4):
+    with Live(
+        console=Console(stderr=True, markup=False),
+        get_renderable=screen.render,
+        refresh_per_second=4,
+    ):
         yield screen
 
 

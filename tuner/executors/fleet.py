@@ -10,17 +10,20 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from tuner.errors import ServingError
+from tuner.errors import UserError
 from tuner.errors import VariantError
 from tuner.events import Report
 from tuner.events import Talk
 from tuner.measure import Meter
 from tuner.measure import make_meter
+from tuner.objectives import OBJECTIVES
 from tuner.serving import Addressed
 from tuner.serving import Endpoint
 from tuner.serving import Served
@@ -172,8 +175,72 @@ class Fleet:
             raise ServingError(f"model {name}: {error}", hint=error.hint) from None
 
 
+def open_fleet(
+    study: LoadedStudy,
+    stack: ExitStack,
+    *,
+    report: Report = lambda event: None,
+    started: Started = lambda name, running: None,
+    first: Collection[str] = (),
+) -> Fleet:
+    """Every model started, stopped with the stack; one that has serving knobs as the variant among `first`, if any.
+
+    Raises UserError when a server does not come up, a meter does not work, or an objective has
+    nothing to be measured with.
+    """
+    for name, spec in study.spec.models.items():
+        _require_meter(study, name, spec)  # before minutes are spent on its server
+    fleet = stack.enter_context(Fleet(study, report=report, started=started))
+    fleet.open(first)
+    for name, running in fleet.running.items():
+        if study.spec.cache == "isolated":
+            _report_isolation(model_name(name), running.endpoint, report)
+        _require_prices(study, running.endpoint)
+    return fleet
+
+
+def _report_isolation(name: str, endpoint: Endpoint, report: Report) -> None:
+    """Tell of a server whose prefix cache the trials' prompts must be kept out of by other means than emptying it."""
+    isolation = endpoint.isolate("first")
+    if isolation.salting == "prompt":
+        report(
+            Talk(
+                f"model {name}: its prefix cache cannot be emptied between trials ({isolation.by}); "
+                "so that they do not share it, prompts begin with a line of a few letters, other ones in each trial"
+            )
+        )
+
+
+def _require_meter(study: LoadedStudy, model: str, spec: Served | Addressed) -> None:
+    chosen = None if spec.meter is None else spec.meter.root
+    if chosen not in (None, "none") or (chosen is None and _is_guessed(spec)):
+        return
+    for objective in study.measured():
+        if OBJECTIVES[objective].needs == "meter":
+            raise UserError(
+                f"{study.path}: objectives: {objective} needs a meter, and model {model!r} has none",
+                hint="give the model a meter (nvml: all, or cpu_estimate for a server that the study "
+                "starts), or leave the objective out",
+            )
+
+
+def _require_prices(study: LoadedStudy, endpoint: Endpoint) -> None:
+    from workflows.llm import prices
+
+    for objective in study.measured():
+        if OBJECTIVES[objective].needs == "prices" and prices(endpoint.settings) is None:
+            raise UserError(
+                f"{study.path}: objectives: {objective}: litellm has no price for model "
+                f"{endpoint.settings.model!r}",
+                hint="leave the objective out, or use tokens_total",
+            )
+
+
 def _meter(spec: Served | Addressed, endpoint: Endpoint, base: Path) -> Meter:
-    # What a GPU does shows in no CPU time: without a meter of its own, a server that uses one has none.
-    guessed = isinstance(spec, Served) and spec.on_cpu
-    pid = endpoint.pid if guessed or spec.meter is not None else None
+    pid = endpoint.pid if _is_guessed(spec) or spec.meter is not None else None
     return make_meter(spec.meter, pid=pid, base=base)
+
+
+def _is_guessed(spec: Served | Addressed) -> bool:
+    """Whether a model without a meter has its energy estimated: what a GPU does shows in no CPU time."""
+    return isinstance(spec, Served) and spec.on_cpu

@@ -165,9 +165,7 @@ class Program(Served):
             path = base / Path(given).expanduser()
             found = str(path.absolute()) if os.access(path, os.X_OK) else None
         else:
-            # What is installed beside the tuner is found although its environment is not activated.
-            beside = Path(sys.executable).parent
-            found = shutil.which(given, path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
+            found = find_program(given)
         if found is None:
             raise ServingError(
                 f"models.{name}: `serve: {self.serve}` needs the program {given!r}, which is not there",
@@ -278,6 +276,12 @@ class ProgramServer(ServerProcess):
             except (ServingError, ValueError, KeyError, TypeError):
                 continue
         return None
+
+
+def find_program(name: str) -> str | None:
+    """Where a program lies: beside the tuner, whose environment need not be activated, or on the PATH."""
+    beside = Path(sys.executable).parent
+    return shutil.which(name, path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
 def _digest(folder: Path) -> str:

@@ -134,6 +134,16 @@ def test_an_objective_that_nothing_measures_is_refused(study, refused, objective
     assert "\nhint: " in said
 
 
+def test_a_server_on_gpus_needs_a_meter_before_it_is_started(study, refused):
+    model = '{model: hosted_vllm/m, api_base: "http://127.0.0.1:9/v1"}'
+    path = study("latency_p50_s", "energy_wh")
+    text = path.read_text().replace(model, "{serve: vllm, model: a/b, command: [no-such-engine]}")
+    path.write_text(text)
+    assert "energy_wh needs a meter, and model 'm' has none" in refused("check", path)
+    path.write_text(text.replace("no-such-engine]", "no-such-engine], meter: {cpu_estimate: {}}"))
+    assert "needs the program 'no-such-engine'" in refused("check", path)
+
+
 def test_a_malformed_row_of_a_dataset_is_named(study, refused, tmp_path):
     path = study()
     (tmp_path / "questions.jsonl").write_text(

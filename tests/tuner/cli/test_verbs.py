@@ -11,6 +11,7 @@ import pytest
 from tuner.cli import VERBS
 from tuner.records import PassRecord
 from tuner.records import Reading
+from tuner.serving import ENGINES
 from tuner.spec import load_study
 from tuner.store import Store
 from workflows.config import load_agent_file
@@ -143,6 +144,12 @@ def test_status(tuner, said, path):
     assert "3 of 4 examples failed" in out
 
 
+def test_reasons_are_shown_as_they_are(tuner, keep, found, tmp_path):
+    reason = "the log ends: (EngineCore pid=7) ERROR [core.py:12] no kernel for [/fp8]"
+    keep(found("react", {"max_steps": 4}, search=[(1, 9, 40)], failure=reason))
+    assert reason in tuner("status", tmp_path / "study.yaml").out
+
+
 def test_show(tuner, said, path):
     content = said("show", path, 1)
     assert (content["trial"], content["state"], content["replay_of"]) == (1, "complete", None)
@@ -196,7 +203,8 @@ def test_doctor(tuner, said):
     assert all(row.keys() == {"what", "usable", "detail"} for row in content)
     found = {row["what"]: row for row in content}
     assert found["python"]["detail"] == sys.version.split()[0]
-    assert {"machine", "meter cpu_estimate", "engine llama.cpp"} <= set(found)
+    engines = {f"engine {name}" for name in ENGINES}
+    assert {"machine", "meter cpu_estimate", *engines} <= set(found)
     assert all(isinstance(row["usable"], bool) for row in content)
     assert "meter cpu_estimate" in tuner("doctor").out
 
