@@ -38,6 +38,7 @@ def profile(
     from tuner.cli.output import talk
     from tuner.cli.progress import open_progress
     from tuner.profile import as_profile
+    from tuner.profile import is_measured
     from tuner.profile import profile_study
     from tuner.profile.files import content
     from tuner.profile.plan import make_plan
@@ -51,8 +52,11 @@ def profile(
     loaded = load_study(study)
     plan = make_plan(loaded.space, loaded.models)
     talk(f"study {loaded.spec.name}: {study}: {plan.rule()}")
-    with open_progress(as_profile(loaded, len(plan.configs))) as report:
-        found = profile_study(loaded, report=report)
+    if is_measured(loaded):
+        found = profile_study(loaded)
+    else:
+        with open_progress(as_profile(loaded, len(plan.configs))) as report:
+            found = profile_study(loaded, report=report)
     comparison = None
     if compare is not None:
         from tuner.profile.beside import compare as put_beside

@@ -37,6 +37,10 @@ SUFFIX = "profile"
 """A profile is kept in its study's storage as the study NAME.profile, at a rate of 0.2 as NAME.profile.rate-0.2."""
 
 
+Part = tuple[LoadedStudy, Sequence[AgentConfig]]
+"""Configs, and the study under whose name and load they are measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What the agents of a study cost on its models."""
@@ -65,10 +69,7 @@ def profile_study(study: LoadedStudy, *, report: Report = lambda event: None) ->
     task = study.load_task()
     plan = make_plan(study.space, study.models)
     kept = as_profile(study, len(plan.configs))
-    at_rates = {
-        rate: (as_profile(study, len(configs), rate=rate), configs)
-        for rate, configs in _at_rates(study, plan).items()
-    }
+    at_rates = _at_rates(study, plan)
     _measure([(kept, plan.configs), *at_rates.values()], report)
     measured = _read(kept, plan.configs)
     derived = asyncio.run(_derive(kept, task, measured))
@@ -121,18 +122,31 @@ def as_profile(study: LoadedStudy, trials: int, *, rate: float | None = None) ->
     return study.model_copy(update={"spec": study.spec.model_copy(update=changes)})
 
 
-def _measure(parts: Sequence[tuple[LoadedStudy, Sequence[AgentConfig]]], report: Report) -> None:
+def is_measured(study: LoadedStudy) -> bool:
+    """Whether the profile only has to be read. Raises StoreError for one of another space, task or models."""
+    plan = make_plan(study.space, study.models)
+    kept = as_profile(study, len(plan.configs))
+    return not _waiting([(kept, plan.configs), *_at_rates(study, plan).values()])
+
+
+def _measure(parts: Sequence[Part], report: Report) -> None:
     """Measure what is not complete yet; where there is nothing, no server is started."""
-    waiting = []
+    waiting = _waiting(parts)
+    if waiting:
+        from tuner.study import measure_configs  # Optuna, only where something runs
+
+        measure_configs(waiting, report=report)
+
+
+def _waiting(parts: Sequence[Part]) -> list[Part]:
+    """The configs that are not complete, of each part that has some."""
+    waiting: list[Part] = []
     for part, configs in parts:
         known = {each.config.hash() for each in _read(part, configs) if each.queries}
         left = [config for config in configs if config.hash() not in known]
         if left:
             waiting.append((part, left))
-    if waiting:
-        from tuner.study import measure_configs  # Optuna, only where something runs
-
-        measure_configs(waiting, report=report)
+    return waiting
 
 
 def _read(kept: LoadedStudy, configs: Sequence[AgentConfig]) -> tuple[Evaluation, ...]:
@@ -158,15 +172,18 @@ async def _derive(
     return tuple(each for each in derived if each.config.hash() not in known)
 
 
-def _at_rates(study: LoadedStudy, plan: Plan) -> dict[float, list[AgentConfig]]:
+def _at_rates(study: LoadedStudy, plan: Plan) -> dict[float, Part]:
     """What is asked at each rate: centres, on each model."""
     asked: dict[float, list[AgentConfig]] = {}
     for workflow, rates in study.spec.profile.rates.items():
         for rate in rates:
             asked.setdefault(rate, []).extend(
-                line(study.space, tuple(study.variants), plan.centres[workflow], "model")
+                line(study.space, study.models, plan.centres[workflow], "model")
             )
-    return {rate: asked[rate] for rate in sorted(asked)}
+    return {
+        rate: (as_profile(study, len(asked[rate]), rate=rate), asked[rate])
+        for rate in sorted(asked)
+    }
 
 
 def _provenance(kept: LoadedStudy) -> Mapping[str, Any]:

@@ -104,9 +104,15 @@ def compare(profile: Profile, name: str) -> Comparison:
         source=paper.source,
         note=paper.note,
         task=task,
-        figures={number: tuple(figures.get(number, ())) for number in FIGURES},
+        figures={number: _known(figures.get(number, ())) for number in FIGURES},
         ratios=tuple(_ratios(profile, published, figures)),
     )
+
+
+def _known(pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    """The pairs of quantities that the paper has at all; what only we have stands in our own table."""
+    known = {pair.column.name for pair in pairs if pair.paper is not None}
+    return tuple(pair for pair in pairs if pair.column.name in known)
 
 
 def _ratios(

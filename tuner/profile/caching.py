@@ -95,8 +95,7 @@ def memory(found: Found) -> Table:
         charts=(Chart("bars", ("kv_mean_bytes", "kv_max_bytes")),),
         notes=(
             "metrics: the server's own count. analytic: from the calls' tokens and the model's shape, where the "
-            "server does not tell; what calls share of a prefix is then counted for each, so that caching makes no "
-            "difference to it.",
+            "server does not tell; what calls share of a prefix is then counted for each, with and without caching.",
             *_notes(found),
         ),
     )

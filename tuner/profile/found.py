@@ -156,14 +156,7 @@ def tokens(of: Evaluation) -> Value:
 
 def per_latency(of: Sequence[Evaluation]) -> list[Value]:
     """Accuracy over mean latency of each, the best of them taken as 1 (Kim et al., arXiv 2506.04301, Figure 13)."""
-    plain = [
-        ratio(
-            [query.score for query in each.queries],
-            [query.latency_s for query in each.queries],
-            why="its accuracy is not known",
-        )
-        for each in of
-    ]
+    plain = [_per_second(each) for each in of]
     best = max((each.value for each in plain if each.value is not None), default=0.0)
     if not best:
         return [each if each.value is None else missing("nothing was right") for each in plain]
@@ -176,3 +169,19 @@ def per_latency(of: Sequence[Evaluation]) -> list[Value]:
         )
         for each in plain
     ]
+
+
+def _per_second(of: Evaluation) -> Value:
+    """Accuracy over mean latency; no surer than accuracy itself, which is never sure where all or nothing was right."""
+    found = ratio(
+        [query.score for query in of.queries],
+        [query.latency_s for query in of.queries],
+        why="its accuracy is not known",
+    )
+    if found.interval is None:
+        return found
+    seconds = float(latency(of).value or 0.0)
+    low, high = accuracy(of).interval or (0.0, 1.0)
+    return Value(
+        found.value, (min(found.interval[0], low / seconds), max(found.interval[1], high / seconds))
+    )

@@ -19,6 +19,8 @@ from tuner.profile.beside import lines
 from tuner.profile.table import Chart
 from tuner.profile.table import Row
 from tuner.profile.table import Table
+from tuner.serving import VARIANT_SIGN
+from tuner.serving import model_name
 
 COLOURS = (
     "#4477aa",
@@ -177,6 +179,7 @@ def _points(profile: Profile, table: Table, chart: Chart) -> Plot:
         ]
         if not drawn:
             continue
+        colour = COLOURS[workflows.index(drawn[0].of.workflow) % len(COLOURS)]
         is_column = chart.x in {column.name for column in table.columns}
         traces.append(
             graph_objects.Scatter(
@@ -184,12 +187,12 @@ def _points(profile: Profile, table: Table, chart: Chart) -> Plot:
                 mode="markers" if chart.kind == "points" else "lines+markers",
                 x=[_x(row, chart.x, table) for row in drawn],
                 y=[_scaled(row, name, table.column(name).unit) for row in drawn],
-                error_y=_error(table, drawn, name),
-                error_x=_error(table, drawn, chart.x)
+                error_y=_error(table, drawn, name, colour),
+                error_x=_error(table, drawn, chart.x, colour)
                 if is_column and chart.kind == "points"
                 else None,
                 marker={
-                    "color": COLOURS[workflows.index(drawn[0].of.workflow) % len(COLOURS)],
+                    "color": colour,
                     "size": 9,
                     "symbol": ["circle-open" if row.of.derived else "circle" for row in drawn],
                 },
@@ -216,10 +219,20 @@ def _groups(table: Table, chart: Chart) -> dict[str, list[Row]]:
     for row in table.rows:
         name = row.of.workflow
         if chart.kind == "lines":
-            parts = [row.of.model, str(row.keys.get("knob", ""))]
+            parts = [_model(table, row), str(row.keys.get("knob", ""))]
             name = " ".join([name, *(part for part in parts if part)])
         groups.setdefault(name, []).append(row)
     return groups
+
+
+def _model(table: Table, row: Row) -> str:
+    """What tells the models of a table apart: where they are one, only how it is served; "" where that is one way."""
+    models = {each.of.model for each in table.rows}
+    if len(models) == 1:
+        return ""
+    if len({model_name(model) for model in models}) == 1:
+        return row.of.model.removeprefix(model_name(row.of.model)).removeprefix(VARIANT_SIGN)
+    return row.of.model
 
 
 def _dash(profile: Profile, row: Row) -> str:
@@ -241,7 +254,9 @@ def _scaled(row: Row, name: str, unit: str) -> float | None:
     return 100 * value if value is not None and unit == "share" else value
 
 
-def _error(table: Table, rows: Sequence[Row], name: str) -> Mapping[str, Any] | None:
+def _error(
+    table: Table, rows: Sequence[Row], name: str, colour: str = "#888888"
+) -> Mapping[str, Any] | None:
     """Bars from one end of each interval to the other."""
     factor = 100 if table.column(name).unit == "share" else 1
     up, down = [], []
@@ -261,7 +276,7 @@ def _error(table: Table, rows: Sequence[Row], name: str) -> Mapping[str, Any] | 
         "symmetric": False,
         "thickness": 1,
         "width": 3,
-        "color": "#888888",
+        "color": colour,
     }
 
 
