@@ -26,6 +26,10 @@ SEED = 0
 """Of the resampling, so that the same study prints the same figures."""
 
 
+LEFT_OUT = "the time was up before its turn came"
+"""Why a trial that was asked for was never run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """A trial's values over one split, and how sure they are."""
@@ -47,6 +51,17 @@ def open_results(study: LoadedStudy) -> Store:
     store = Store.open(study.storage_url, study.spec.name)
     store.require(study.fingerprint())
     return store
+
+
+def counted(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Trials that count against the budget: those that ended, less replays and what was never run."""
+    return [
+        trial
+        for trial in trials
+        if trial.state in ("complete", "failed")
+        and trial.replay_of is None
+        and trial.failure != LEFT_OUT
+    ]
 
 
 def evaluated(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

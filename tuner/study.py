@@ -50,7 +50,9 @@ from tuner.objectives import OBJECTIVES
 from tuner.proposals import Proposals
 from tuner.records import ExampleRun
 from tuner.records import TrialRecord
+from tuner.results import LEFT_OUT
 from tuner.results import Front
+from tuner.results import counted
 from tuner.results import evaluated
 from tuner.samplers import make_sampler
 from tuner.spec import LoadedStudy
@@ -68,9 +70,6 @@ FAILURES_IN_A_ROW = 3
 
 MOST_ENERGY_ERROR = 0.05
 """Standard error of a pass's energy above which it is refused: configs that differ by less could not be told apart."""
-
-LEFT_OUT = "the time was up before its turn came"
-"""Why a trial of a batch was never run; it does not count against the budget."""
 
 OWNER_SILENT_S = 600.0
 """How long an owner on another machine may go without finishing an example before it counts as gone."""
@@ -249,7 +248,7 @@ class _Search:
 
     def _end(self) -> str | None:
         """Why the search is over, None while it is not."""
-        ended = self._ended()
+        ended = counted(self._store.trials())
         budget = self._spec.budget
         if len(ended) >= budget.trials:
             return f"all {budget.trials} trials are done"
@@ -260,16 +259,6 @@ class _Search:
         if size is not None and len(tried) >= size:
             return f"all {size} configs of the search space are evaluated"
         return None
-
-    def _ended(self) -> list[TrialRecord]:
-        """The trials that count against the budget."""
-        return [
-            trial
-            for trial in self._store.trials()
-            if trial.state in ("complete", "failed")
-            and trial.replay_of is None
-            and trial.failure != LEFT_OUT
-        ]
 
     def _search_s(self) -> float:
         row = self._store.row()
@@ -294,7 +283,7 @@ class _Search:
         """What a trial is to try, kept before anything is run; told at once where that was evaluated before."""
         asked = _Asked(trial, self._store.trial_id(trial.number))
         if self._in_batches:
-            left = self._spec.budget.trials - len(self._ended())
+            left = self._spec.budget.trials - len(counted(self._store.trials()))
             self._proposals.open_batch(trial, left=left)
         with self._told(asked):
             config = self._study.space.sample(trial, self._study.models)

@@ -10,6 +10,7 @@ def status(study: StudyPath, as_json: AsJson = False) -> None:
     """Show trials by state and the budget spent."""
     from tuner.cli.output import print_json
     from tuner.cli.output import print_table
+    from tuner.results import counted
     from tuner.results import open_results
     from tuner.spec import load_study
 
@@ -18,7 +19,7 @@ def status(study: StudyPath, as_json: AsJson = False) -> None:
     trials, row = store.trials(), store.row()
     states = Counter(trial.state for trial in trials)
     replays = sum(trial.replay_of is not None for trial in trials)
-    budget = loaded.spec.budget
+    budget, spent = loaded.spec.budget, len(counted(trials))
     content = {
         "study": loaded.spec.name,
         "trials": {
@@ -27,7 +28,7 @@ def status(study: StudyPath, as_json: AsJson = False) -> None:
         "replays": replays,
         "budget": {
             "trials": {
-                "spent": states["complete"] + states["failed"] - replays,
+                "spent": spent,
                 "limit": budget.trials,
             },
             "wall_clock_s": {"spent": row.search_s if row else 0.0, "limit": budget.wall_clock},
@@ -45,7 +46,7 @@ def status(study: StudyPath, as_json: AsJson = False) -> None:
     rows = [[state, str(count)] for state, count in content["trials"].items() if count]  # type: ignore[attr-defined]
     rows += [
         ["of these replays", str(replays)],
-        ["budget, trials", f"{states['complete'] + states['failed'] - replays} of {budget.trials}"],
+        ["budget, trials", f"{spent} of {budget.trials}"],
         ["budget, wall clock", f"{spent_s:.0f} s {limit_s}"],
         ["running now", "no" if row is None or row.owner is None else row.owner],
     ]
