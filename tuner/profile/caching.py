@@ -59,7 +59,10 @@ def calls(found: Found) -> Table:
         ),
         charts=(Chart("stack", ("prefill_s", "decode_s")),),
         counts="calls",
-        notes=_notes(found),
+        notes=(
+            "Prefill is what passes before the first token, waiting in the server's queue included.",
+            *_notes(found),
+        ),
     )
 
 

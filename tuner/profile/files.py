@@ -146,9 +146,14 @@ def _value(value: Value) -> dict[str, Any]:
     if value.value is None:
         return {"value": None, "why": value.why}
     return {
-        "value": value.value,
-        "interval": None if value.interval is None else list(value.interval),
+        "value": _short(value.value),
+        "interval": None if value.interval is None else [_short(end) for end in value.interval],
     }
+
+
+def _short(value: float) -> float:
+    """Six significant digits: more than any figure here is sure of, and a file that can be read."""
+    return float(f"{value:.6g}")
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
@@ -172,8 +177,8 @@ def _pair(pair: Pair) -> dict[str, Any]:
         "quantity": pair.column.name,
         "unit": pair.column.unit,
         "here": _value(pair.here),
-        "paper": pair.paper,
-        "here_over_paper": pair.ratio,
+        "paper": pair.paper if pair.paper is None else _short(pair.paper),
+        "here_over_paper": None if pair.ratio is None else _short(pair.ratio),
     }
 
 
@@ -181,7 +186,8 @@ def _lines(table: Table) -> Iterator[dict[str, Any]]:
     for row in table.rows:
         for column in table.columns:
             value = row.values[column.name]
-            low, high = value.interval or (None, None)
+            interval = (None, None) if value.interval is None else map(_short, value.interval)
+            low, high = interval
             yield {
                 "figure": table.figure,
                 "trial": row.of.trial,
@@ -193,7 +199,7 @@ def _lines(table: Table) -> Iterator[dict[str, Any]]:
                 "of": " ".join(f"{name}={key}" for name, key in row.keys.items()),
                 "quantity": column.name,
                 "unit": column.unit,
-                "value": value.value,
+                "value": None if value.value is None else _short(value.value),
                 "low": low,
                 "high": high,
                 "n": row.n,

@@ -113,6 +113,19 @@ def test_rates_are_measured_under_their_own_load(tuner, make_study):
     assert rows[0]["values"]["latency_p95_s"]["why"] == "n = 10, and it takes 20"
 
 
+def test_a_budget_that_its_checkpoints_cannot_tell_is_measured_itself(tuner, make_study):
+    # The loopback model never acts, so that each budget ends with one more call for the answer.
+    space = SPACE.replace("max_steps: 2,", "max_steps: [1, 2], at_budget: answer,")
+    study = make_study(space=space)
+    ended = tuner("profile", study.path, "--json")
+    assert ended.code == 0, ended.err
+    found, _ = trials(study)
+    assert [workflow for _, workflow in found] == ["direct", "cot", "react", "react"]
+    rows = json.loads(ended.out)["figures"]["14"]["rows"]
+    assert [(row["keys"]["budget"], row["derived"]) for row in rows] == [(1, False), (2, False)]
+    assert all(row["values"]["accuracy"]["value"] is not None for row in rows)
+
+
 @pytest.mark.parametrize(
     ("arguments", "extra", "message"),
     [
