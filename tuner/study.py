@@ -49,7 +49,6 @@ from tuner.measure.window import total
 from tuner.objectives import OBJECTIVES
 from tuner.proposals import Proposals
 from tuner.records import ExampleRun
-from tuner.records import TrialRecord
 from tuner.results import LEFT_OUT
 from tuner.results import Front
 from tuner.results import counted

@@ -53,7 +53,7 @@ def check(study: StudyPath, as_json: AsJson = False) -> None:
         ],
     ]
     if any(loaded.models.values()):
-        times = f"about {forecast.restarts} times, {number(forecast.start_s)} s each"
+        times = f"about {forecast.restarts} ×, {number(forecast.start_s)} s each"
         rows.insert(-1, ["servers restart", times])
     print_table(f"{study} can run", ["", ""], rows)
 

@@ -144,6 +144,18 @@ def test_status(tuner, said, path):
     assert "3 of 4 examples failed" in out
 
 
+def test_check_tells_what_serving_knobs_cost(tuner, make_study, stand_in):
+    model = '{loopback: {model: openai/loopback, api_base: "", max_retries: 0}}'
+    program = f"command: [{', '.join(stand_in.command)}], endpoint: completion"
+    served = f"{{m: {{serve: vllm, model: a/b, {program}, prefix_cache: [true, false]}}}}"
+    study = make_study(server="", replace=(model, served))
+    ended = tuner("check", study.path)
+    assert ended.code == 0, ended
+    assert "m (prefix_cache: 2)" in ended.out
+    assert "servers restart" in ended.out
+    assert "about 1 ×, " in ended.out
+
+
 def test_reasons_are_shown_as_they_are(tuner, keep, found, tmp_path):
     reason = "the log ends: (EngineCore pid=7) ERROR [core.py:12] no kernel for [/fp8]"
     keep(found("react", {"max_steps": 4}, search=[(1, 9, 40)], failure=reason))

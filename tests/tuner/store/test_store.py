@@ -263,6 +263,16 @@ def test_what_changes_is_refused_by_name_and_what_is_new_is_added(store):
     assert store.row() == row
 
 
+def test_models_are_added_to_the_provenance_as_their_servers_start(store):
+    store.register({}, spec={}, provenance={"python": "3.11", "models": {"a": {"serve": 1}}})
+    store.register({}, spec={}, provenance={"models": {"a": {"serve": 2}, "b": {"serve": 3}}})
+    store.register({}, spec={}, provenance={"python": "3.12"})
+    assert store.row().provenance == {
+        "python": "3.12",
+        "models": {"a": {"serve": 2}, "b": {"serve": 3}},
+    }
+
+
 def test_deleting_the_study_in_optuna_deletes_our_rows(url, store, optuna_study):
     _, trial_id = new_trial(store, optuna_study)
     store.save_run(trial_id, "search", plain_run(), owner="me", search_s=1.0)
