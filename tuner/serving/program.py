@@ -45,7 +45,7 @@ TELL_S = 15.0
 CLOSE_S = 30.0
 """More than watcher.py takes for asking and killing."""
 
-_SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|CREDENTIAL|KEY)S?$", re.IGNORECASE)
+_SECRET = re.compile(r"(token|secret|password|key)$", re.IGNORECASE)
 
 
 class Program(Served):
@@ -98,17 +98,15 @@ class Program(Served):
             flag = argument.partition("=")[0]
             if flag in cls.flags:
                 raise ValueError(f"{flag} is not for `arguments`: {cls.flags[flag]}")
+            if flag.startswith("-"):
+                _refuse_secret(flag)
         return arguments
 
     @field_validator("environment")
     @classmethod
     def _hold_no_secrets(cls, environment: dict[str, str]) -> dict[str, str]:
         for name in environment:
-            if _SECRET.search(name):
-                raise ValueError(
-                    f"{name} looks like a secret, which belongs in no file: set it where tuner is "
-                    "started, and the program has it too"
-                )
+            _refuse_secret(name)
         return environment
 
     @abstractmethod
@@ -276,6 +274,14 @@ class ProgramServer(ServerProcess):
             except (ServingError, ValueError, KeyError, TypeError):
                 continue
         return None
+
+
+def _refuse_secret(name: str) -> None:
+    if _SECRET.search(name):
+        raise ValueError(
+            f"{name} looks like a secret, which belongs in no file: set it in the environment that tuner is "
+            "started in, and the program has it too"
+        )
 
 
 def find_program(name: str) -> str | None:

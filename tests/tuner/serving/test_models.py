@@ -95,6 +95,7 @@ def test_both_kinds_carry_a_meter() -> None:
         ({"serve": "sglang", "model": "m", "arguments": ["--tp-size", "2"]}, ("arguments",), "`tensor_parallel` sets it"),
         ({"serve": "vllm", "model": "m", "environment": {"HF_TOKEN": "hf_x"}}, ("environment",), "HF_TOKEN looks like a secret"),
         ({"serve": "vllm", "model": "m", "environment": {"OPENAI_API_KEY": "x"}}, ("environment",), "looks like a secret"),
+        ({"serve": "vllm", "model": "m", "arguments": ["--hf-token=hf_x"]}, ("arguments",), "--hf-token looks like a secret"),
         ({"serve": "vllm", "model": "m", "environment": {"X": 1}}, ("environment", "X"), "string"),
         ({"serve": "vllm", "model": "m", "command": []}, ("command",), "at least 1 item"),
         ({"model": "openai/x", "threads": 2}, ("threads",), "not permitted"),
@@ -110,6 +111,16 @@ def test_mistake_is_located_at_its_key(model: Any, key: tuple[str, ...], message
     error = caught.value.errors()[0]
     assert error["loc"] == ("m", *key)
     assert message in error["msg"]
+
+
+def test_counts_of_tokens_are_no_secrets() -> None:
+    model = Vllm(
+        model="a/b",
+        arguments=("--max-num-batched-tokens", "8192"),
+        environment={"MAX_TOKENS": "8"},
+    )
+
+    assert model.command_line("m", "a/b", 1)[-2:] == ["--max-num-batched-tokens", "8192"]
 
 
 def test_choices_are_the_knobs_of_which_there_are_several_values() -> None:
