@@ -70,7 +70,9 @@ def check_study(study: LoadedStudy, *, report: Report = lambda event: None) -> F
         async def probe() -> None:
             try:
                 await fleet.warm_up()
-                for config in _drawn(study):
+                probes = _drawn(study)
+                probes.sort(key=lambda config: (not executor.is_ready(config), config.model))
+                for config in probes:
                     await executor.run(config, task.search[:EXAMPLES_EACH], runs.append, window=0)
             except VariantError as error:
                 raise ServingError(str(error)) from None
@@ -91,8 +93,7 @@ def _drawn(study: LoadedStudy) -> list[AgentConfig]:
         {model: served} for model, knobs in study.models.items() for served in _each_value(knobs)
     ]
     turns = islice(cycle(shown), max(PROBED_CONFIGS, len(shown)))
-    drawn = [study.space.draw(models, rng) for models in turns]
-    return sorted(drawn, key=lambda config: config.model)  # a server is started once
+    return [study.space.draw(models, rng) for models in turns]
 
 
 def _each_value(knobs: Mapping[str, Choices]) -> list[dict[str, Choices]]:

@@ -620,7 +620,7 @@ def test_check_shows_every_value_of_every_serving_knob(
     seen = {line[line.index("--max-num-seqs") + 1] for line in lines}
     assert seen == {"2", "4", "8"}
     assert {"--enable-prefix-caching" in line for line in lines} == {True, False}
-    assert len(lines) <= 4
+    assert len(lines) == 3
     assert 0 < forecast.restarts < 16
     assert 0 < forecast.start_s < 60
     bad = make_served(
@@ -633,13 +633,11 @@ def test_check_shows_every_value_of_every_serving_knob(
 def test_a_real_server_without_a_prefix_cache_finds_nothing_cached(
     make_study: MakeStudy, smollm2: Endpoint
 ) -> None:
-    space = (
-        "format_version: 1\nname: tiny\nworkflows:\n  direct: {max_tokens: [2, 3], few_shot: 0}\n"
-    )
+    space = "format_version: 1\nname: tiny\nworkflows:\n  direct: {max_tokens: 2, few_shot: 0}\n"
     served = "serve: llama.cpp, weights: smollm2-135m-instruct, context: 512"
     text = SERVED.format(served=f"{served}, prefix_cache: [true, false]", other="").splitlines(True)
     model = "".join(line for line in text if "  other:" not in line)
-    study = make_study(trials=4, server="", space=space, replace=(ASKED, model))
+    study = make_study(trials=2, server="", space=space, replace=(ASKED, model))
     run_study(study)
     store = Store.open(study.storage_url, study.spec.name)
     cached: dict[str, list[int | None]] = {name: [] for name in VARIANTS}
@@ -650,6 +648,6 @@ def test_a_real_server_without_a_prefix_cache_finds_nothing_cached(
     store.close()
     with_cache, without = (cached[name] for name in VARIANTS)
     assert set(without) == {0}
-    assert len(without) == 8
+    assert len(without) == 4
     # The questions begin alike; what an earlier trial asked is out of reach.
     assert min(n or 0 for n in with_cache) == 0 < max(n or 0 for n in with_cache)
