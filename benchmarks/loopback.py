@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -34,6 +35,8 @@ class Behaviour:
     """Before the first byte."""
     chunk_delay_s: float = 0.0
     """Before each chunk with content."""
+    places: int | None = None
+    """How many requests are answered at once, the others waiting; None for all. It takes a delay to show."""
     usage: bool = True
     cached_tokens: int | None = None
     script: Sequence[str] = ()
@@ -59,6 +62,7 @@ class Loopback:
         """`http://127.0.0.1:port/v1`, once it listens."""
         self.received: list[Received] = []
         self.open_connections = 0
+        self.places = None if behaviour.places is None else asyncio.Semaphore(behaviour.places)
         self._script = deque(behaviour.script)
         self._made: dict[tuple[bool, bool, bool], list[bytes]] = {}
 
@@ -178,6 +182,10 @@ class Connection(asyncio.Protocol):
             self._work()
 
     async def _answer_slowly(self, fault: str, parts: Sequence[bytes], chat: bool) -> None:
+        async with self._server.places or nullcontext():
+            await self._say(fault, parts, chat)
+
+    async def _say(self, fault: str, parts: Sequence[bytes], chat: bool) -> None:
         write = self._transport.write
         await asyncio.sleep(self._server.behaviour.delay_s)
         match fault:
@@ -299,6 +307,7 @@ def main() -> None:
     parser.add_argument("--text", default=Behaviour().text, help="the reply to every request")
     parser.add_argument("--delay-s", type=float, default=0.0, help="before the first byte")
     parser.add_argument("--chunk-delay-s", type=float, default=0.0, help="before each chunk")
+    parser.add_argument("--places", type=int, help="requests answered at once; all by default")
     parser.add_argument("--no-usage", action="store_true", help="report no token counts")
     parser.add_argument("--cached-tokens", type=int, help="report that many as cached")
     parser.add_argument(
@@ -313,6 +322,7 @@ def main() -> None:
         text=given.text,
         delay_s=given.delay_s,
         chunk_delay_s=given.chunk_delay_s,
+        places=given.places,
         usage=not given.no_usage,
         cached_tokens=given.cached_tokens,
         script=given.script,

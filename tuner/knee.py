@@ -10,10 +10,12 @@ between the last good rate and the first that is not, halve what lies between un
 import math
 from collections.abc import Awaitable
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import Literal
+from typing import Protocol
 
 import numpy as np
 
@@ -156,21 +158,38 @@ async def sweep(
     few questions, and what `run` raises.
     """
     points: list[LoadPoint] = []
-    rate: float | None = 0.5 / latency_s
-    while rate is not None:
-        load = _filled(rate, points, latency_s, slowdown)
+    while load := next_load(points, latency_s=latency_s, slowdown=slowdown, resolution=resolution):
         points.append(load_point(load, *await run(load)))
-        if points[-1].p95_s is None:
-            raise UserError(
-                f"a sweep compares 95th percentiles, and {points[-1].n} questions have none",
-                hint=f"ask {P95_NEEDS} or more (task: examples)",
-            )
-        rate = _next_rate(points, slowdown=slowdown, resolution=resolution)
-    points.sort(key=lambda point: point.rate)
+    return swept(points, slowdown=slowdown)
+
+
+def next_load(
+    points: Sequence[LoadPoint],
+    *,
+    latency_s: float,
+    slowdown: float = SLOWDOWN,
+    resolution: float = RESOLUTION,
+) -> Load | None:
+    """The load that a sweep measures after these points, in any order; None once the knee is known. Raises UserError as `sweep` does."""
+    few = next((point for point in points if point.p95_s is None), None)
+    if few is not None:
+        raise UserError(
+            f"a sweep compares 95th percentiles, and {few.n} questions have none",
+            hint=f"ask {P95_NEEDS} or more (task: examples)",
+        )
+    rate = (
+        _next_rate(points, slowdown=slowdown, resolution=resolution) if points else 0.5 / latency_s
+    )
+    return None if rate is None else _filled(rate, points, latency_s, slowdown)
+
+
+def swept(points: Sequence[LoadPoint], *, slowdown: float = SLOWDOWN) -> Sweep:
+    """What these points, in any order, say of the knee. Raises ValueError for points without a p95."""
+    ordered = tuple(sorted(points, key=lambda point: point.rate))
     return Sweep(
-        tuple(points),
-        judge(points, slowdown=slowdown),
-        find_knee(points, slowdown=slowdown),
+        ordered,
+        judge(ordered, slowdown=slowdown),
+        find_knee(ordered, slowdown=slowdown),
         slowdown,
     )
 
@@ -206,7 +225,21 @@ def judge(
     return tuple(_judge(point, lowest, slowdown) for point in points)
 
 
-def load_point(load: Load, runs: Sequence[ExampleRun], record: PassRecord) -> LoadPoint:
+class Seen(Protocol):
+    """What was seen besides the runs while a load was measured: a PassRecord, or whatever has the same of it."""
+
+    @property
+    def load(self) -> Mapping[str, Any]:
+        """How the questions came: `tuner.load.LoadReport` as plain JSON."""
+        ...
+
+    @property
+    def servers(self) -> Mapping[str, Mapping[str, Any]]:
+        """What each model's server said of itself."""
+        ...
+
+
+def load_point(load: Load, runs: Sequence[ExampleRun], record: Seen) -> LoadPoint:
     """One open load as a point of a sweep; extra runs among `runs` are left out. Raises ValueError for no others."""
     measured = [run for run in runs if not run.edge]
     if load.rate is None or not measured:

@@ -19,6 +19,7 @@ from pydantic import field_validator
 
 from tuner.condition import Condition
 from tuner.errors import SpecError
+from tuner.load import P95_NEEDS
 from tuner.load import Load
 from tuner.objectives import OBJECTIVES
 from tuner.samplers import SAMPLERS
@@ -90,9 +91,10 @@ class Budget(_Data):
 class ProfileOptions(_Data):
     """What `tuner profile` measures beside the configs of the search space."""
 
-    rates: dict[str, tuple[Annotated[float, Field(gt=0)], ...]] = Field(
+    rates: dict[str, Literal["knee"] | tuple[Annotated[float, Field(gt=0)], ...]] = Field(
         default_factory=dict,
-        description="workflow to questions a second at which its centre is asked: {react: [0.1, 0.2]}",
+        description="workflow to questions a second at which its centre is asked, or `knee`, which finds the "
+        "highest that is sustained: {react: [0.1, 0.2], cot: knee}",
     )
 
 
@@ -262,11 +264,16 @@ def load_study(path: str | Path) -> LoadedStudy:
     if not space_path.is_file():
         raise source.error(("search_space",), f"there is no file {space_path}")
     space = load_space(space_path)
-    for workflow in spec.profile.rates:
+    for workflow, rates in spec.profile.rates.items():
+        key = ("profile", "rates", workflow)
         if workflow not in space.workflows:
             known = ", ".join(space.workflows)
+            raise source.error(key, f"is not in the search space, which has: {known}")
+        if rates == "knee" and options.examples < P95_NEEDS:
             raise source.error(
-                ("profile", "rates", workflow), f"is not in the search space, which has: {known}"
+                key,
+                f"a knee compares 95th percentiles, and {options.examples} questions have none",
+                f"ask {P95_NEEDS} or more (task: examples)",
             )
     study = LoadedStudy(
         path=path,

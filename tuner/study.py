@@ -15,6 +15,7 @@ import platform
 import socket
 import time
 import warnings
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -83,22 +84,30 @@ def run_study(study: LoadedStudy, *, report: Report = lambda event: None) -> Non
     _conduct([(study, None)], report)
 
 
+Parts = Sequence[tuple[LoadedStudy, Sequence[AgentConfig]]]
+"""Configs, and the study under whose name and load they are measured."""
+
+
 def measure_configs(
-    parts: Sequence[tuple[LoadedStudy, Sequence[AgentConfig]]],
+    parts: Parts,
     *,
+    then: Callable[[], Parts] = lambda: (),
     report: Report = lambda event: None,
 ) -> None:
     """Measure configs on the search questions of the study beside them, in this order, and nothing else.
 
     The studies have the same file, hence the same models, task and space; names, loads and configs may differ.
-    What needs the same servers runs in a row. Resumes as `run_study` does; a config whose trial failed in an
-    earlier call is tried again. Raises UserError as `run_study` does.
+    What needs the same servers runs in a row. `then` is asked for more once all of it is measured, until it has
+    none. Resumes as `run_study` does; a config whose trial failed in an earlier call is tried again. Raises
+    UserError as `run_study` does.
     """
-    _conduct(parts, report)
+    _conduct(parts, report, then)
 
 
 def _conduct(
-    parts: Sequence[tuple[LoadedStudy, Sequence[AgentConfig] | None]], report: Report
+    parts: Sequence[tuple[LoadedStudy, Sequence[AgentConfig] | None]],
+    report: Report,
+    then: Callable[[], Parts] = lambda: (),
 ) -> None:
     """The search of each study, or these configs only, with everything that they need opened and closed."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -118,15 +127,25 @@ def _conduct(
         )
         executor = LocalExecutor(fleet=fleet, task=task, load=main.spec.load, cache=main.spec.cache)
         report(Talk("warming up"))
-        searches = [
-            (_Search(each, task, executor.under(each.study.spec.load), report), configs)
-            for each, (_, configs) in zip(kept, parts, strict=True)
-        ]
+
+        def search(each: _Kept) -> _Search:
+            return _Search(each, task, executor.under(each.study.spec.load), report)
+
+        def search_more(study: LoadedStudy) -> _Search:
+            kept.append(_Kept.open(study, task, stack))
+            for name, running in fleet.running.items():
+                kept[-1].register_server(name, running)
+            return search(kept[-1])
+
+        searches = [(search(each), configs) for each, (_, configs) in zip(kept, parts, strict=True)]
 
         async def run() -> None:
+            nonlocal searches
             try:
                 await fleet.warm_up()
-                await _run_all(searches, executor)
+                while searches:
+                    await _run_all(searches, executor)
+                    searches = [(search_more(study), configs) for study, configs in then()]
             finally:
                 await fleet.disconnect()
 

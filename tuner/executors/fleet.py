@@ -219,8 +219,8 @@ def _require_meter(study: LoadedStudy, model: str, spec: Served | Addressed) -> 
         if OBJECTIVES[objective].needs == "meter":
             raise UserError(
                 f"{study.path}: objectives: {objective} needs a meter, and model {model!r} has none",
-                hint="give the model a meter (nvml: all, or cpu_estimate for a server that the study "
-                "starts), or leave the objective out",
+                hint="give the model a meter (nvml, dcgm, tensorrt_llm or rapl; cpu_estimate for a server on "
+                "the CPU that the study starts), or leave the objective out",
             )
 
 

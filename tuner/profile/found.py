@@ -17,6 +17,7 @@ from tuner.profile.estimate import quantile
 from tuner.profile.estimate import ratio
 from tuner.profile.estimate import share
 from tuner.profile.evaluation import Evaluation
+from tuner.profile.knees import KneeSearch
 from tuner.profile.plan import Plan
 from tuner.profile.plan import anytime
 from tuner.profile.plan import line
@@ -39,6 +40,8 @@ class Found:
     rates: Mapping[float, tuple[Evaluation, ...]]
     """By questions a second; of each the same few configs."""
     provenance: Mapping[str, Any]
+    knees: tuple[KneeSearch, ...] = ()
+    """Sweeps over rates, of the configs that the study asks for."""
 
     @property
     def complete(self) -> tuple[Evaluation, ...]:

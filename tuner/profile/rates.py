@@ -8,6 +8,7 @@ from tuner.profile.found import Found
 from tuner.profile.found import energy
 from tuner.profile.found import latency
 from tuner.profile.found import latency_p95
+from tuner.profile.knees import knee_notes
 from tuner.profile.table import ENERGY
 from tuner.profile.table import LATENCY
 from tuner.profile.table import LATENCY_P95
@@ -16,7 +17,10 @@ from tuner.profile.table import Column
 from tuner.profile.table import Row
 from tuner.profile.table import Table
 
-NOT_ASKED = "No rates were asked for: give the study `profile: {rates: {react: [0.1, 0.2]}}`, in questions a second."
+NOT_ASKED = (
+    "No rates were asked for: give the study `profile: {rates: {react: [0.1, 0.2]}}`, in questions a second, "
+    "or `{react: knee}`, which finds the highest that is sustained."
+)
 
 THROUGHPUT = Column("throughput_qps", "1/s", "answered a second")
 
@@ -24,23 +28,25 @@ THROUGHPUT = Column("throughput_qps", "1/s", "answered a second")
 def rates(found: Found) -> Table:
     """Latency and throughput by the rate at which requests arrive, as a Poisson process."""
     rows = []
-    for rate, evaluations in found.rates.items():
-        for of in evaluations:
-            columns = {
-                "latency_p95_s": latency_p95(of),
-                "latency_mean_s": latency(of),
-                "throughput_qps": _throughput(of),
-                "energy_wh": energy(of),
-            }
-            if not of.queries:
-                columns = dict.fromkeys(columns, missing(of.problem or "it failed"))
-            rows.append(
-                Row(of, columns, len(of.queries), {"rate_qps": rate, **keys(found, of)}, of.source)
-            )
+    asked = [(rate, of) for rate, evaluations in found.rates.items() for of in evaluations]
+    for search in found.knees:
+        by_rate = zip((point.rate for point in search.points), search.evaluations, strict=True)
+        asked += sorted(by_rate, key=lambda pair: pair[0])
+    for rate, of in asked:
+        columns = {
+            "latency_p95_s": latency_p95(of),
+            "latency_mean_s": latency(of),
+            "throughput_qps": _throughput(of),
+            "energy_wh": energy(of),
+        }
+        if not of.queries:
+            columns = dict.fromkeys(columns, missing(of.problem or "it failed"))
+        rows.append(
+            Row(of, columns, len(of.queries), {"rate_qps": rate, **keys(found, of)}, of.source)
+        )
     limited = dict.fromkeys(
-        f"Trial {of.trial} at {rate:g} a second: the client was the limit ({of.load.get('reason')})."
-        for rate, evaluations in found.rates.items()
-        for of in evaluations
+        f"{of.label} at {rate:.3g} a second: the client was the limit ({of.load.get('reason')})."
+        for rate, of in asked
         if of.load.get("client_limited")
     )
     return Table(
@@ -53,7 +59,7 @@ def rates(found: Found) -> Table:
             Chart("lines", ("latency_mean_s",), x="rate_qps"),
             Chart("lines", ("throughput_qps",), x="rate_qps"),
         ),
-        notes=(*limited,) if rows else (NOT_ASKED,),
+        notes=(*knee_notes(found.knees), *limited) if rows or found.knees else (NOT_ASKED,),
     )
 
 

@@ -113,6 +113,34 @@ def test_rates_are_measured_under_their_own_load(tuner, make_study):
     assert rows[0]["values"]["latency_p95_s"]["why"] == "n = 10, and it takes 20"
 
 
+QUESTIONS = "{name: jsonl, path: questions.jsonl, examples: 10, holdout: 6}"
+
+
+def test_the_knee_of_a_server_is_found_and_not_looked_for_again(tuner, make_study, serve):
+    with serve("--delay-s", "0.06", "--places", "2") as server:
+        study = make_study(
+            server=server,
+            space="format_version: 1\nname: small\nworkflows:\n  direct: {few_shot: 0}\n",
+            extra="profile: {rates: {direct: knee}}\n",
+            replace=(QUESTIONS, "{name: villages, examples: 24, holdout: 0}"),
+        )
+        ended = tuner("profile", study.path, "--json")
+        assert ended.code == 0, ended.err
+        table = json.loads(ended.out)["figures"]["11"]
+        rates = [row["keys"]["rate_qps"] for row in table["rows"]]
+        assert rates == sorted(rates)
+        assert len(rates) >= 4
+        assert table["notes"][0].startswith("direct on loopback: the knee is at ")
+        found = float(table["notes"][0].partition("knee is at ")[2].split()[0])
+        assert (
+            10 < found < 100
+        )  # two places of 60 ms each are 33 a second; 24 questions put it too high
+        assert "100 questions would be enough" in table["notes"][0]
+        again = tuner("profile", study.path, "--json")
+        assert "warming up" not in again.err
+        assert json.loads(again.out)["figures"]["11"] == table
+
+
 def test_a_budget_that_its_checkpoints_cannot_tell_is_measured_itself(tuner, make_study):
     # The loopback model never acts, so that each budget ends with one more call for the answer.
     space = SPACE.replace("max_steps: 2,", "max_steps: [1, 2], at_budget: answer,")
@@ -137,6 +165,7 @@ def test_a_budget_that_its_checkpoints_cannot_tell_is_measured_itself(tuner, mak
             "study.yaml:10: profile.rates.lats: is not in the search space",
         ),
         ([], "profile: {rates: {cot: [0]}}\n", "profile.rates.cot"),
+        ([], "profile: {rates: {cot: knee}}\n", "10 questions have none"),
         ([], "profile: {rate: {cot: [1]}}\n", "profile.rate: unknown key"),
     ],
 )
