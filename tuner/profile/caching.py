@@ -1,5 +1,7 @@
 """Figures 9 and 12: what keeping the prefixes of prompts gains, in time and in memory."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tuner.profile.estimate import Amounts
@@ -130,11 +132,13 @@ def _gains(found: Found, of: Evaluation) -> dict[str, Value]:
     }
 
 
-def _gain(without: Evaluation, of: Evaluation, seconds: object, why: str) -> Value:
+def _gain(
+    without: Evaluation, of: Evaluation, seconds: Callable[[Evaluation], Amounts], why: str
+) -> Value:
     both = {run.example_id for run in without.runs} & {run.example_id for run in of.runs}
 
     def per_call(each: Evaluation) -> tuple[Amounts, Amounts]:
-        amounts = dict(zip((run.example_id for run in each.runs), seconds(each), strict=True))  # type: ignore[operator]
+        amounts = dict(zip((run.example_id for run in each.runs), seconds(each), strict=True))
         calls = {run.example_id: len(_answered(run)) for run in each.runs}
         names = sorted(both)
         return [amounts[name] for name in names], [calls[name] for name in names]

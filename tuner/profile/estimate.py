@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from tuner.forecast import Amount
 from tuner.front import resample_indices
 from tuner.front import wilson
 from tuner.load import P95_NEEDS
@@ -110,8 +111,6 @@ def _indices(count: int) -> npt.NDArray[np.int64]:
 
 def blurred(value: Value, stderr_share: float | None) -> Value:
     """The same figure with a meter's own error, a share of it, beside that of the questions drawn."""
-    from tuner.forecast import Amount
-
     if value.value is None or value.interval is None or not stderr_share:
         return value
     amount = Amount(value.value, value.interval).blurred(abs(stderr_share * value.value))

@@ -1,5 +1,6 @@
 """Figures 13 to 17: what accuracy costs, as budgets, demonstrations, branches and models grow."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 
@@ -149,13 +150,15 @@ def model_size(found: Found) -> Table:
     )
 
 
-def _along(found: Found, knobs: object) -> list[tuple[str, Key, Evaluation]]:
+def _along(
+    found: Found, knobs: Callable[[str], Sequence[str]]
+) -> list[tuple[str, Key, Evaluation]]:
     """(knob, value, evaluation) on the lines through each workflow's centre on each model."""
     return [
         (knob, value, each)
         for workflow in found.plan.centres
         for centre in found.centres(workflow)
-        for knob in knobs(workflow)  # type: ignore[operator]
+        for knob in knobs(workflow)
         if knob in centre.config.params
         for value, each in found.along(knob, centre)
     ]
