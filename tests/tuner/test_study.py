@@ -464,6 +464,7 @@ def test_models_with_and_without_choices_are_served_side_by_side(
     assert len(stand_in.starts()) <= 4
 
 
+@pytest.mark.slow
 def test_a_study_with_choices_proposes_the_same_wherever_it_is_interrupted(
     make_served: MakeServed, stand_in: Any
 ) -> None:
@@ -509,6 +510,7 @@ def test_no_kill_of_a_study_with_choices_loses_an_example_or_leaves_a_server(
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_batch_is_asked_for_as_a_whole_also_after_an_interruption(
     make_served: MakeServed,
 ) -> None:
@@ -630,6 +632,7 @@ def test_check_shows_every_value_of_every_serving_knob(
         check_study(bad)
 
 
+@pytest.mark.slow
 def test_a_real_server_without_a_prefix_cache_finds_nothing_cached(
     make_study: MakeStudy, smollm2: Endpoint
 ) -> None:

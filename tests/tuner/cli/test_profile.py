@@ -66,6 +66,7 @@ def test_a_profile_leaves_the_studys_own_results_alone(tuner, make_study):
     assert (front.code, front.out) == (2, "")
 
 
+@pytest.mark.slow
 def test_a_profile_that_was_killed_goes_on_where_it_stopped(make_study, serve, tuner):
     with serve("--delay-s", "0.1") as address:
         study = make_study(space=SPACE, server=address)
@@ -116,8 +117,9 @@ def test_rates_are_measured_under_their_own_load(tuner, make_study):
 QUESTIONS = "{name: jsonl, path: questions.jsonl, examples: 10, holdout: 6}"
 
 
+@pytest.mark.slow
 def test_the_knee_of_a_server_is_found_and_not_looked_for_again(tuner, make_study, serve):
-    with serve("--delay-s", "0.06", "--places", "2") as server:
+    with serve("--delay-s", "0.04", "--places", "2") as server:
         study = make_study(
             server=server,
             space="format_version: 1\nname: small\nworkflows:\n  direct: {few_shot: 0}\n",

@@ -175,9 +175,8 @@ class ScriptedNvml:
 
 
 @pytest.fixture
-def nvml(monkeypatch: pytest.MonkeyPatch) -> ScriptedNvml:
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedNvml]:
     """Two GPUs, of 300 W and of 50 W + 1 W more each second, under a clock that the test moves."""
-    gc.collect()  # meters of earlier tests let go of their library, not of this one
     scripted = ScriptedNvml(
         [ScriptedGpu("GPU-steady", constant(300)), ScriptedGpu("GPU-rising", rising(50, 1))]
     )
@@ -186,7 +185,9 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> ScriptedNvml:
     clock = SimpleNamespace(perf_counter=lambda: scripted.now_s, sleep=scripted.sleep)
     for module in ("nvml", "total"):
         monkeypatch.setattr(f"tuner.measure.{module}.time", clock)
-    return scripted
+    yield scripted
+    if scripted.users:  # a meter that lives on in a cycle lets go of its library now, not of a later test's
+        gc.collect()
 
 
 @dataclass
