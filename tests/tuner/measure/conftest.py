@@ -186,7 +186,9 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedNvml]:
     for module in ("nvml", "total"):
         monkeypatch.setattr(f"tuner.measure.{module}.time", clock)
     yield scripted
-    if scripted.users:  # a meter that lives on in a cycle lets go of its library now, not of a later test's
+    if (
+        scripted.users
+    ):  # a meter that lives on in a cycle lets go of its library now, not of a later test's
         gc.collect()
 
 
