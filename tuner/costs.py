@@ -116,19 +116,20 @@ def _throughput_qps(runs: Sequence[ExampleRun]) -> float | None:
 
 def _energy(runs: Sequence[ExampleRun]) -> Energy:
     readings = [total([run.energy for run in window]) for window in _windows(runs)]
-    gross = [reading.gross_j for reading in readings]
-    idle = [reading.idle_j for reading in readings]
     errors = [reading.stderr_j for reading in readings]
     per_query = JOULES_PER_WH * len(runs)
-    gross_wh = None if None in gross else sum(each or 0.0 for each in gross) / per_query
-    idle_wh = None if None in idle else sum(each or 0.0 for each in idle) / per_query
+
+    def wh(joules: Sequence[float | None]) -> float | None:
+        return None if None in joules else sum(each or 0.0 for each in joules) / per_query
+
+    gross_wh = wh([reading.gross_j for reading in readings])
     return Energy(
         source=_once_each(readings, "source"),
         scope=_once_each(readings, "scope"),
         gross_wh=gross_wh,
         interval_wh=None if gross_wh is None else _interval_wh(runs),
-        idle_wh=idle_wh,
-        net_wh=None if gross_wh is None or idle_wh is None else gross_wh - idle_wh,
+        idle_wh=wh([reading.idle_j for reading in readings]),
+        net_wh=wh([reading.net_j for reading in readings]),
         # Windows have no edge in common, so their errors are independent.
         stderr_wh=None
         if None in errors

@@ -116,16 +116,6 @@ def device_time(runs: Iterable[ExampleRun]) -> DeviceTime | None:
     )
 
 
-def idle_share(runs: Sequence[ExampleRun]) -> float | None:
-    """The share of their windows in which no model call of any of these runs was in flight, 0 … 1.
-
-    Over a whole pass this is how long the device sat idle, over a single run how long that query did not use
-    it. None where `device_time` is.
-    """
-    time = device_time(runs)
-    return None if time is None else time.idle_s / time.window_s
-
-
 def _written_s(span: Span) -> float:
     """When the reply began, since the run's start; its end for a call that had none."""
     return span.end_s if span.ttft_s is None else span.start_s + span.ttft_s

@@ -33,7 +33,7 @@ _INSTRUCTION, _FEW_SHOT, _USER, _LLM, _TOOL = range(5)
 
 @dataclass(frozen=True, slots=True)
 class RoleTokens:
-    """Tokens by role: of one call, or a mean over calls. Figure 8 of Kim et al. (arXiv 2506.04301)."""
+    """Tokens of one call by role. Figure 8 of Kim et al. (arXiv 2506.04301)."""
 
     instruction: float
     few_shot: float
@@ -60,15 +60,6 @@ def role_tokens(run: ExampleRun, question: str, pack: AgentPack) -> tuple[RoleTo
         amounts = dict(zip(ROLES, (*(call.tokens_in * shares), call.tokens_out), strict=True))
         counted.append(RoleTokens(**{role: float(amount) for role, amount in amounts.items()}))
     return tuple(counted)
-
-
-def mean_role_tokens(calls: Sequence[RoleTokens]) -> RoleTokens | None:
-    """Means over calls; None for none."""
-    if not calls:
-        return None
-    return RoleTokens(
-        **{role: float(np.mean([getattr(call, role) for call in calls])) for role in ROLES}
-    )
 
 
 def _shares(

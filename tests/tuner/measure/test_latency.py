@@ -9,13 +9,17 @@ from tuner.measure.latency import DeviceTime
 from tuner.measure.latency import Latency
 from tuner.measure.latency import breakdown
 from tuner.measure.latency import device_time
-from tuner.measure.latency import idle_share
 from tuner.measure.latency import summarise
 from tuner.records import ExampleRun
 from tuner.records import Reading
 from workflows.trace import Span
 
 seconds = st.floats(min_value=0, max_value=1e5, allow_nan=False)
+
+
+def idle_share(runs):
+    time = device_time(runs)
+    return None if time is None else time.idle_s / time.window_s
 
 
 def make_run(*calls, started_s=0.0, latency_s=10.0, tools=(), window=0):

@@ -10,8 +10,6 @@ from tuner.evaluate import evaluate
 from tuner.load import Load
 from tuner.measure import NoMeter
 from tuner.measure.tokens import ROLES
-from tuner.measure.tokens import RoleTokens
-from tuner.measure.tokens import mean_role_tokens
 from tuner.measure.tokens import role_tokens
 from tuner.records import ExampleRun
 from tuner.tasks import Example
@@ -120,9 +118,3 @@ def test_no_token_of_a_prompt_is_lost_or_counted_twice(replies: list[str], asked
     for call, span in zip(calls, spans, strict=False):
         total = sum(getattr(call, role) for role in ROLES if role != "output")
         assert total == pytest.approx(span.tokens_in)
-
-
-def test_means_are_over_calls_and_none_over_no_calls() -> None:
-    calls = [RoleTokens(1, 2, 3, 4, 5, 6), RoleTokens(3, 2, 1, 0, 1, 2)]
-    assert mean_role_tokens(calls) == RoleTokens(2, 2, 2, 2, 3, 4)
-    assert mean_role_tokens([]) is None
