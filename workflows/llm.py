@@ -260,7 +260,7 @@ class ChatClient:
         # names to the chat endpoint. One client for each event loop, to which connections are bound.
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            from httpx import Limits
+            from httpx2 import Limits
             from openai import AsyncOpenAI
             from openai import DefaultAsyncHttpxClient
 
@@ -420,11 +420,19 @@ def import_litellm() -> Any:
 
 def _failures() -> tuple[type[Exception], ...]:
     """What a call raises when the server or the way to it is at fault."""
-    from httpx import HTTPError
+    import httpx  # litellm's own transport
+    import httpx2  # openai's
     from litellm.llms.base_llm.chat.transformation import BaseLLMException
     from openai import OpenAIError  # the base of all of litellm's public errors
 
-    return TimeoutError, OpenAIError, BaseLLMException, HTTPError, json.JSONDecodeError
+    return (
+        TimeoutError,
+        OpenAIError,
+        BaseLLMException,
+        httpx.HTTPError,
+        httpx2.HTTPError,
+        json.JSONDecodeError,
+    )
 
 
 def _status(error: BaseException) -> int:
