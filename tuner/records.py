@@ -42,6 +42,19 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Reused:
+    """What part of a run was paid for by an earlier one: all of it where it was derived or taken from another study."""
+
+    latency_s: float = 0.0
+    energy_j: float = 0.0
+    tokens: int = 0
+    cost_usd: float = 0.0
+
+
+NOT_REUSED = Reused()
+
+
+@dataclass(frozen=True, slots=True)
 class ExampleRun:
     """One question answered once (`repeat` counts answers of the same question) and what it cost.
 
@@ -80,6 +93,8 @@ class ExampleRun:
     """Meter samples of its stretch: (seconds, gross joules), both since the window was opened."""
     edge: bool = False
     """Whether it was asked only to keep the server full while others were measured; it counts for nothing else."""
+    reused: Reused = NOT_REUSED
+    """To be taken off where what a study has spent is summed up."""
 
     @property
     def energy_j(self) -> float | None:
@@ -121,3 +136,16 @@ class TrialRecord:
     failure: str | None
     sources: Mapping[str, str]
     """Where measured quantities come from, by quantity: {"energy": "cpu-estimate"}."""
+    derived_from: int | None = None
+    """Number of the trial from whose checkpoints this one's runs were made, at no cost."""
+    reused_from: str | None = None
+    """STUDY/TRIAL of an earlier study whose runs this one has, at no cost."""
+    stopped: str | None = None
+    """Why it was ended before it had seen every question; its values are those of the questions seen."""
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing was run for it: it repeats, or was derived or reused."""
+        return not (
+            self.replay_of is None and self.derived_from is None and self.reused_from is None
+        )

@@ -88,6 +88,21 @@ class Budget(_Data):
     )
 
 
+class Racing(_Data):
+    """When a config that others beat is given no more questions; the pooled sampler, which spends by the question, needs none."""
+
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="that a config which is stopped is beaten indeed"
+    )
+    block: int = Field(default=6, ge=1, description="questions between two looks")
+
+
+class Replay(_Data):
+    """A recorded table that answers instead of servers: tuner record writes one."""
+
+    replay: str = Field(min_length=1, description="the table's file")
+
+
 class ProfileOptions(_Data):
     """What `tuner profile` measures beside the configs of the search space."""
 
@@ -113,6 +128,21 @@ class StudySpec(_Data):
         default="isolated", description="whether a trial may find prompts of the one before cached"
     )
     sampler: Sampler = Sampler()
+    racing: Racing | Literal[False] = Field(
+        default=Racing(), description="`false` gives every config every question"
+    )
+    repeats: int = Field(
+        default=1,
+        ge=1,
+        description="answers to a question at most; those after the first go to configs of whose place on the "
+        "front little is known",
+    )
+    warm_start: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="studies of the same storage, or study files, whose evaluations are reused",
+    )
+    executor: Literal["local"] | Replay = "local"
     budget: Budget
     max_failure_rate: float = Field(
         default=0.5, ge=0, lt=1, description="share of failed questions above which a trial fails"

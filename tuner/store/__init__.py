@@ -19,6 +19,7 @@ from tuner.errors import StoreError
 from tuner.records import ExampleRun
 from tuner.records import PassRecord
 from tuner.records import Reading
+from tuner.records import Reused
 from tuner.records import TrialRecord
 from tuner.store import schema
 from tuner.store.codec import pack_trace
@@ -219,9 +220,22 @@ class Store:
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def save_config(self, trial_id: int, config: AgentConfig) -> None:
-        """Keep a trial's config before its first example runs."""
-        values = {"config": config.model_dump(), "config_hash": config.hash(), "feasible": True}
+    def save_config(
+        self,
+        trial_id: int,
+        config: AgentConfig,
+        *,
+        derived_from: int | None = None,
+        reused_from: str | None = None,
+    ) -> None:
+        """Keep a trial's config before its first example runs, and whose runs it has where none are to be made."""
+        values = {
+            "config": config.model_dump(),
+            "config_hash": config.hash(),
+            "feasible": True,
+            "derived_from": derived_from,
+            "reused_from": reused_from,
+        }
         with self._engine.begin() as connection:
             query = sa.select(trials.c.trial_id).where(trials.c.trial_id == trial_id)
             if connection.execute(query).first() is None:
@@ -235,6 +249,7 @@ class Store:
         feasible: bool = True,
         replay_of: int | None = None,
         failure: str | None = None,
+        stopped: str | None = None,
     ) -> None:
         """Keep how a trial ended, before Optuna is told."""
         with self._engine.begin() as connection:
@@ -246,6 +261,7 @@ class Store:
                     feasible=feasible,
                     replay_of=replay_of,
                     failure=failure,
+                    stopped=stopped,
                 )
             )
 
@@ -272,6 +288,9 @@ class Store:
                 feasible=row.feasible is not False,
                 replay_of=row.replay_of,
                 failure=row.failure,
+                derived_from=row.derived_from,
+                reused_from=row.reused_from,
+                stopped=row.stopped,
                 sources={"energy": sources[row.trial_id]} if row.trial_id in sources else {},
             )
             for row in rows
@@ -389,7 +408,16 @@ class Store:
         return {int(trial_id): part for trial_id, part in zip(trial_ids, parts, strict=True)}
 
 
-_TRIAL_COLUMNS = ("config", "objectives", "feasible", "replay_of", "failure")
+_TRIAL_COLUMNS = (
+    "config",
+    "objectives",
+    "feasible",
+    "replay_of",
+    "failure",
+    "derived_from",
+    "reused_from",
+    "stopped",
+)
 
 
 def _columns_of(run: ExampleRun) -> dict[str, Any]:
@@ -408,6 +436,10 @@ def _columns_of(run: ExampleRun) -> dict[str, Any]:
         "energy_stderr_j": run.energy.stderr_j,
         "energy_temperature_c": run.energy.temperature_c,
         "energy_warning": run.energy.warning,
+        "reused_s": run.reused.latency_s,
+        "reused_j": run.reused.energy_j,
+        "reused_tokens": run.reused.tokens,
+        "reused_usd": run.reused.cost_usd,
         "trace": pack_trace(run.spans, run.checkpoints, run.samples),
     }
 
@@ -428,9 +460,20 @@ def _run_of(row: Mapping[str, Any]) -> ExampleRun:
         temperature_c=values.pop("energy_temperature_c"),
         warning=values.pop("energy_warning"),
     )
+    reused = Reused(
+        latency_s=values.pop("reused_s"),
+        energy_j=values.pop("reused_j"),
+        tokens=values.pop("reused_tokens"),
+        cost_usd=values.pop("reused_usd"),
+    )
     spans, checkpoints, samples = unpack_trace(values.pop("trace"))
     return ExampleRun(
-        **values, energy=reading, spans=spans, checkpoints=checkpoints, samples=samples
+        **values,
+        energy=reading,
+        reused=reused,
+        spans=spans,
+        checkpoints=checkpoints,
+        samples=samples,
     )
 
 

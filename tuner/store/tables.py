@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = "0003"
+SCHEMA_VERSION = "0004"
 """Revision of the newest migration; a test holds the two together."""
 
 VERSION_TABLE = "tuner_alembic_version"
@@ -48,6 +48,9 @@ trials = sa.Table(
     sa.Column("feasible", sa.Boolean, nullable=False),
     sa.Column("replay_of", sa.Integer),
     sa.Column("failure", sa.Text),
+    sa.Column("derived_from", sa.Integer),
+    sa.Column("reused_from", sa.Text),
+    sa.Column("stopped", sa.Text),
 )
 
 example_runs = sa.Table(
@@ -83,6 +86,10 @@ example_runs = sa.Table(
     sa.Column("energy_stderr_j", sa.Float),
     sa.Column("energy_temperature_c", sa.Float),
     sa.Column("energy_warning", sa.Text),
+    sa.Column("reused_s", sa.Float, nullable=False, server_default="0"),
+    sa.Column("reused_j", sa.Float, nullable=False, server_default="0"),
+    sa.Column("reused_tokens", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("reused_usd", sa.Float, nullable=False, server_default="0"),
     sa.UniqueConstraint("trial_id", "split", "example_id", "repeat", name="tuner_one_run_each"),
 )
 

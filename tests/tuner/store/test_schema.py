@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from tuner.errors import StoreError
+from tuner.records import NOT_REUSED
 from tuner.store import Store
 from tuner.store import schema
 from tuner.store import tables
@@ -84,8 +85,11 @@ def test_the_schema_version_is_the_newest_revision(migrated):
 def test_what_an_older_tuner_kept_is_still_there(url, migrated):
     """A run of schema 0001, before agents could be told when they are right."""
     with migrated.begin() as connection:
-        for column in ("oracle", "window", *(f"energy_{name}" for name in SINCE_0003)):
+        since = [f"energy_{name}" for name in SINCE_0003] + [f"reused_{name}" for name in SINCE_0004]
+        for column in ("oracle", "window", *since):
             connection.execute(sa.text(f'ALTER TABLE tuner_example_runs DROP COLUMN "{column}"'))
+        for column in ("derived_from", "reused_from", "stopped"):
+            connection.execute(sa.text(f"ALTER TABLE tuner_trials DROP COLUMN {column}"))
         connection.execute(sa.text("DROP TABLE tuner_passes"))
         for row in (
             "studies (study_id, study_name) VALUES (7, 's')",
@@ -120,10 +124,12 @@ def test_what_an_older_tuner_kept_is_still_there(url, migrated):
     (run,) = Store.create(url, "s").runs(9, "search")
     assert (run.answer, run.score, run.oracle) == ("Oak", 1.0, False)
     assert (run.spans[0].output, run.spans[0].speculative) == (" Oak", False)
+    assert run.reused == NOT_REUSED
     assert (run.window, run.samples, run.energy.idle_j, run.energy.net_j) == (0, (), None, None)
 
 
 SINCE_0003 = ("s", "idle_j", "stderr_j", "temperature_c", "warning")
+SINCE_0004 = ("s", "j", "tokens", "usd")
 
 OLD_TRACE = zlib.compress(
     json.dumps(
@@ -153,7 +159,7 @@ def test_migrating_again_changes_nothing(migrated):
 def test_tables_of_a_newer_tuner_are_refused_for_reading_and_writing(url, migrated):
     set_version(url, "9999")
     for open_ in (Store.open, Store.create):
-        with pytest.raises(StoreError, match=r"newer tuner \(schema 9999, this one knows 0003\)"):
+        with pytest.raises(StoreError, match=r"newer tuner \(schema 9999, this one knows 0004\)"):
             open_(url, "s")
 
 

@@ -1,0 +1,1 @@
+"""Runs at smaller budgets, from the checkpoints of one that was made."""

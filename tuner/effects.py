@@ -1,0 +1,1 @@
+"""Which knobs matter, and what each does to every objective."""

@@ -1,0 +1,1 @@
+"""When the questions seen so far are enough to stop a config."""

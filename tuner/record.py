@@ -1,0 +1,1 @@
+"""From a study, or a whole space, to a recorded table."""

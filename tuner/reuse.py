@@ -1,0 +1,1 @@
+"""Evaluations of earlier studies that a new one may have."""

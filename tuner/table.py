@@ -1,0 +1,1 @@
+"""Recorded runs of a whole space in one open file."""
