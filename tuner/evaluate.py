@@ -12,9 +12,11 @@ from collections.abc import Callable
 from collections.abc import Coroutine
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 from typing import TypeVar
 
@@ -35,6 +37,20 @@ from workflows.agent import Agent
 from workflows.trace import union_s
 
 Record = Callable[[ExampleRun], None]
+
+Past = Mapping[str, ExampleRun]
+"""Runs to go on from, by the id of their example."""
+
+NO_PAST: Past = MappingProxyType({})
+
+Enough = Callable[[], bool]
+"""Whether what was recorded so far will do."""
+
+
+def never_enough() -> bool:
+    """Never."""
+    return False
+
 
 BROKEN_OFF = "cancelled: the last measured question was answered"
 
@@ -58,18 +74,21 @@ async def evaluate(
     repeat: int = 0,
     window: int = 0,
     idle_w: float | None = None,
+    past: Past = NO_PAST,
+    enough: Enough = never_enough,
 ) -> Sitting:
     """Run the agent on each example as the load has it, and give `record` each one as it ends.
 
     Extra questions of the load's warm-up and cool-down are recorded as well, marked `edge`; their repeats count
     on from `repeat`. `window` numbers this sitting in the records, `idle_w` is what the metered devices draw
-    anyway. An example that fails is a record with score 0, the reason and its real cost. Raises only what
-    `record` raises.
+    anyway. `enough` is asked before each further example: once it says so, none is begun, and those under way are
+    answered to their end. An example that fails is a record with score 0, the reason and its real cost. Raises
+    only what `record` and `enough` raise.
     """
     questions = _questions(tuple(examples), task, load, repeat)
     with Window(meter, idle_w=idle_w) as metered:
         async with ClientWatch() as watch:
-            asking = _Asking(agent, task, metered, record, window, questions)
+            asking = _Asking(agent, task, metered, record, window, questions, enough)
             await asking.run(load, seed=repeat)
         return Sitting(metered.whole(), report(load, asking.asked, watch))
 
@@ -114,6 +133,7 @@ class _Asking:
         record: Record,
         window: int,
         questions: Sequence[_Question],
+        enough: Enough,
     ) -> None:
         self.asked: list[Asked] = []
         self._agent = agent
@@ -122,6 +142,7 @@ class _Asking:
         self._record = record
         self._window = window
         self._questions = questions
+        self._enough = enough
         self._left = sum(not question.edge for question in questions)
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -134,7 +155,7 @@ class _Asking:
                 if load.rate is not None:
                     self._start(self._let_arrive(load, load.rate, seed))
                 else:
-                    waiting = iter(self._questions)
+                    waiting = self._waiting()
                     for _ in range(load.concurrency or 1):
                         self._start(self._work(waiting))
         except BaseExceptionGroup as failures:
@@ -145,11 +166,32 @@ class _Asking:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
+    def _waiting(self) -> Iterator[_Question]:
+        """The questions, each when there is room for it; once it is enough, extra ones while others are under way."""
+        measured = sum(not question.edge for question in self._questions)
+        over = False
+        for question in self._questions:
+            if not self._left:
+                return
+            if not question.edge and not over and self._enough():
+                over = True
+                self._left -= measured
+                self._end_if_done()
+            if question.edge:
+                yield question
+            elif not over:
+                measured -= 1
+                yield question
+
+    def _end_if_done(self) -> None:
+        """Break off whoever is still at work with an extra question, or waits for the next one to arrive."""
+        if not self._left:
+            for task in self._under_way - {asyncio.current_task()}:
+                task.cancel()
+
     async def _work(self, waiting: Iterator[_Question]) -> None:
         for question in waiting:
             await self._ask(question, perf_counter())
-            if not self._left:
-                return
 
     async def _let_arrive(self, load: Load, rate: float, seed: int) -> None:
         times_s = arrivals_s(
@@ -160,8 +202,12 @@ class _Asking:
             seed=seed,
         )
         began_s = perf_counter()
-        for question, time_s in zip(self._questions, times_s, strict=True):
+        waiting = self._waiting()
+        for time_s in times_s:
             await asyncio.sleep(began_s + time_s - perf_counter())
+            question = next(waiting, None)
+            if question is None:
+                return
             self._start(self._ask(question, began_s + time_s))
 
     async def _ask(self, question: _Question, arrived_s: float) -> None:
@@ -180,10 +226,7 @@ class _Asking:
         self._record(run)
         if not question.edge:
             self._left -= 1
-            if not self._left:
-                # Whoever is still at work has an extra question, or waits for the next one to arrive.
-                for task in self._under_way - {asyncio.current_task()}:
-                    task.cancel()
+            self._end_if_done()
 
     async def _answer(self, question: _Question, arrived_s: float) -> ExampleRun:
         example, told = question.example, False

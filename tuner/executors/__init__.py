@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from tuner.evaluate import NO_PAST
+from tuner.evaluate import Enough
+from tuner.evaluate import Past
 from tuner.evaluate import Record
+from tuner.evaluate import never_enough
 from tuner.records import PassRecord
 from tuner.tasks import Example
 from workflows.config import AgentConfig
@@ -13,13 +17,22 @@ class Executor(Protocol):
     """Runs configs on examples."""
 
     async def run(
-        self, config: AgentConfig, examples: Sequence[Example], record: Record, *, window: int
+        self,
+        config: AgentConfig,
+        examples: Sequence[Example],
+        record: Record,
+        *,
+        window: int,
+        past: Past = NO_PAST,
+        enough: Enough = never_enough,
     ) -> PassRecord:
         """Evaluate the config on each example and give `record` each run as it ends; then what held for all of them.
 
-        `window` numbers this sitting among those over the same examples.
+        `window` numbers this sitting among those over the same examples. An example in `past` goes on from that
+        run, which another budget made, as if it had been asked anew. `enough` is asked before each further example:
+        once it says so, none is begun.
 
-        Raises ServingError when the model's server is gone, and what `record` raises.
+        Raises ServingError when the model's server is gone, and what `record` and `enough` raise.
         """
         ...
 

@@ -8,8 +8,12 @@ from dataclasses import asdict
 from typing import Literal
 from typing import Self
 
+from tuner.evaluate import NO_PAST
+from tuner.evaluate import Enough
+from tuner.evaluate import Past
 from tuner.evaluate import Record
 from tuner.evaluate import evaluate
+from tuner.evaluate import never_enough
 from tuner.executors.fleet import Fleet
 from tuner.executors.fleet import Running
 from tuner.load import Load
@@ -59,7 +63,14 @@ class LocalExecutor:
         return self._fleet.running.keys() >= set(config.models())
 
     async def run(
-        self, config: AgentConfig, examples: Sequence[Example], record: Record, *, window: int
+        self,
+        config: AgentConfig,
+        examples: Sequence[Example],
+        record: Record,
+        *,
+        window: int,
+        past: Past = NO_PAST,
+        enough: Enough = never_enough,
     ) -> PassRecord:
         """Evaluate the config here; unless caches are shared, its servers have none of the prompts so far."""
         servers = await self._fleet.bring_up(config.models())
@@ -99,6 +110,8 @@ class LocalExecutor:
                 record=record_if_served,
                 window=window,
                 idle_w=idle_w,
+                past=past,
+                enough=enough,
             )
         said = {
             name: with_analytic_kv(
