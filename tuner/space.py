@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from typing import Annotated
 from typing import Any
 from typing import Literal
+from typing import TypeGuard
 from typing import cast
 
 import numpy as np
@@ -226,23 +227,65 @@ class SearchSpace(_Data):
     def flat(self, config: AgentConfig, models: Models) -> dict[str, Knob]:
         """Optuna's parameters of a config of this space, for enqueueing it."""
         flat: dict[str, Knob] = {}
-        model = model_name(config.model)
-        above = {"workflow": config.workflow, "model": model, **_served_as(models, config.model)}
+        own = _chooser_of(config, models)
 
         def choose(name: str, domain: Domain) -> Knob:
-            chosen: Knob
-            if name in above:
-                chosen = above[name]
-            else:
-                chosen = config.params[name.removeprefix(f"{config.workflow}.")]
-                if chosen == ACTOR and ACTOR not in (domain.values() or ()):
-                    chosen = model
+            chosen = own(name, domain)
             if len(domain.values() or (0, 0)) > 1:
                 flat[name] = chosen
             return chosen
 
         self.walk(models, choose)
         return flat
+
+    def holds(self, config: AgentConfig, models: Models) -> bool:
+        """Whether a config, perhaps one of another space, is one of this space on these models."""
+        own = _chooser_of(config, models)
+
+        def choose(name: str, domain: Domain) -> Knob:
+            chosen = own(name, domain)
+            if not _is_among(domain, chosen):
+                raise LookupError(name)
+            return chosen
+
+        try:
+            return self.walk(models, choose).hash() == config.hash()
+        except LookupError:
+            return False
+
+    def defaults(self, models: Models) -> list[AgentConfig]:
+        """For each model and each workflow the config nearest to the workflow's defaults, which are the published ones.
+
+        A knob has its default where that is among its values, else the number nearest to it, else its
+        first value; a model with serving knobs has the first value of each.
+        """
+        return [
+            self._default(workflow, model, models)
+            for model in models
+            for workflow in self.workflows
+        ]
+
+    def _default(self, workflow: str, model: str, models: Models) -> AgentConfig:
+        served = {
+            f"{model}.{knob}": domain.choices[0]
+            for knob, domain in _serving_knobs(models, model).items()
+        }
+        above = {"workflow": workflow, "model": model, **served}
+        params = workflow_kind(workflow).params
+        chosen: dict[str, Knob] = {}
+
+        def choose(name: str, domain: Domain) -> Knob:
+            if name in above:
+                return above[name]
+            knob = name.removeprefix(f"{workflow}.")
+            # Those chosen so far may decide: the default of `cheap.max_tokens` is that of the workflow `cheap`.
+            default: Knob = params.model_validate(chosen).model_dump()[knob]
+            if default == ACTOR and _is_own_role(knob) and not _is_among(domain, ACTOR):
+                default = model
+            chosen[knob] = _nearest(domain, default)
+            return chosen[knob]
+
+        return self.walk(models, choose)
 
     def configs(self, models: Models) -> Iterator[AgentConfig] | None:
         """Every config once, in a fixed order; None where a knob has a continuum of values."""
@@ -317,6 +360,45 @@ def _served_as(models: Models, variant: str) -> dict[str, Knob]:
         if variant_name(model, chosen) == variant:
             return {f"{model}.{knob}": value for knob, value in chosen.items()}
     return {}
+
+
+def _chooser_of(config: AgentConfig, models: Models) -> Choose:
+    """What leads the walk to a config. Raises KeyError for a knob that the config does not have."""
+    model = model_name(config.model)
+    above = {"workflow": config.workflow, "model": model, **_served_as(models, config.model)}
+
+    def choose(name: str, domain: Domain) -> Knob:
+        if name in above:
+            return above[name]
+        chosen = config.params[name.removeprefix(f"{config.workflow}.")]
+        return model if chosen == ACTOR and not _is_among(domain, ACTOR) else chosen
+
+    return choose
+
+
+def _is_number(value: Knob) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_among(domain: Domain, value: Knob) -> bool:
+    """Whether a domain has a value, as configs are compared: 0 and 0.0 are one, 1 and true are not."""
+    values = domain.values()
+    if values is not None:
+        kind = isinstance(value, bool)
+        return any(each == value and isinstance(each, bool) == kind for each in values)
+    low, high = domain.ends()
+    return _is_number(value) and float(low) <= value <= float(high)
+
+
+def _nearest(domain: Domain, wanted: Knob) -> Knob:
+    """The value itself where a domain has it, else the number nearest to it, else the first value."""
+    if _is_among(domain, wanted):
+        return wanted
+    values = domain.values() or domain.ends()
+    numbers = list(filter(_is_number, values))
+    if not numbers or not _is_number(wanted):
+        return values[0]
+    return min(numbers, key=lambda number: abs(number - wanted))
 
 
 def _is_role(knob: str) -> bool:

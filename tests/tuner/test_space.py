@@ -1,6 +1,7 @@
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from tuner.errors import SpecError
+from tuner.serving import model_name
 from tuner.space import Choices
 from tuner.space import SearchSpace
 from tuner.space import load_space
@@ -143,6 +145,81 @@ def test_every_listed_config_is_one_that_the_workflow_takes_as_it_is(space, rand
     config = random.choice(list(space.configs(["m"])))
     kind = workflow_kind(config.workflow)
     assert kind.params.model_validate(config.params).model_dump() == config.params
+
+
+@given(spaces(), spaces(), some_of(MODELS) | served(), some_of(MODELS) | served())
+@settings(max_examples=60, deadline=None)
+def test_a_space_holds_the_configs_that_it_lists_and_no_others(space, other, models, others):
+    listed = {config.hash() for config in space.configs(models)}
+    assert all(space.holds(config, models) for config in space.configs(models))
+    for config in other.configs(others):
+        assert space.holds(config, models) == (config.hash() in listed)
+
+
+@pytest.mark.parametrize(("value", "held"), [(0.1, True), (0.35, True), (1.0, True), (0.05, False)])
+def test_a_continuum_holds_what_lies_within_its_ends(value, held):
+    space = space_of({"direct": {"temperature": {"low": 0.1, "high": 1.0}}})
+    config = space.draw(["m"], np.random.default_rng(1))
+    moved = config.model_copy(update={"params": {**config.params, "temperature": value}})
+    assert space.holds(moved, ["m"]) == held
+
+
+@given(spaces(), some_of(MODELS) | served())
+@settings(max_examples=50, deadline=None)
+def test_defaults_are_of_the_space_one_for_each_workflow_on_each_model(space, models):
+    found = space.defaults(models)
+    assert [(model_name(c.model), c.workflow) for c in found] == [
+        (model, workflow) for model in models for workflow in space.workflows
+    ]
+    for config in found:
+        assert space.holds(config, models)
+        usual = workflow_kind(config.workflow).params().model_dump()
+        for knob, domain in space.workflows[config.workflow].items():
+            if usual[knob] in (domain.values() or ()):
+                assert config.params[knob] == usual[knob]
+
+
+SPACES = sorted((Path(__file__).resolve().parents[2] / "search_spaces").glob("**/*.yaml"))
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_the_defaults_of_every_search_space_of_the_project_are_among_its_configs(path):
+    space = load_space(path)
+    for config in space.defaults(MODELS):
+        assert space.holds(config, MODELS)
+
+
+@pytest.mark.parametrize(
+    ("workflow", "knobs", "wanted"),
+    [
+        ("react", {"max_steps": {"low": 1, "high": 9}}, {"max_steps": 7}),
+        ("react", {"max_steps": {"low": 1, "high": 4}}, {"max_steps": 4}),
+        ("react", {"max_steps": [16, 10, 2]}, {"max_steps": 10}),
+        ("react", {"at_budget": ["answer", "empty"]}, {"at_budget": "empty"}),
+        ("react", {"at_budget": ["answer"], "thoughts": False}, {"at_budget": "answer", "thoughts": False}),
+        ("react", {"history": ["summary", "window"]}, {"history": "summary"}),
+        ("self_consistency", {"temperature": {"low": 0.8, "high": 1.5}}, {"temperature": 0.8}),
+        ("self_consistency", {"temperature": {"low": 0.1, "high": 1.5}}, {"temperature": 0.7}),
+        ("lats", {"iterations": {"low": 1, "high": 16, "log": True}}, {"iterations": 16}),
+        ("direct", {"few_shot": [2, 4], "demonstrations": {"choices": ["nearest", "fixed"], "when": {"few_shot": ">= 1"}}}, {"few_shot": 2, "demonstrations": "fixed"}),
+        ("cascade", {"cheap": ["cot", "self_consistency"], "cheap.max_tokens": [48, 128, 256]}, {"cheap": "cot", "cheap.max_tokens": 256}),
+        ("cascade", {"cheap": ["direct"], "cheap.max_tokens": [24, 40, 256]}, {"cheap.max_tokens": 40}),
+        ("react", {"draft_model": ["large", "actor"]}, {"draft_model": "actor"}),
+        ("react", {"draft_model": ["large", "small"]}, {"draft_model": "actor"}),
+        ("react", {"draft_model": ["large"]}, {"draft_model": "large"}),
+    ],
+)  # fmt: skip
+def test_a_default_that_the_space_lacks_gives_way_to_what_is_nearest(workflow, knobs, wanted):
+    (config,) = space_of({workflow: knobs}).defaults(["small"])
+    assert {knob: config.params[knob] for knob in wanted} == wanted
+
+
+def test_a_default_is_on_the_first_variant_of_a_served_model():
+    models = {
+        "b": {"prefix_cache": Choices(choices=(False, True)), "slots": Choices(choices=(4, 1))}
+    }
+    (config,) = space_of({"direct": {}}).defaults(models)
+    assert config.model == "b@prefix_cache=false,slots=4"
 
 
 def test_optuna_sees_flat_names_and_only_what_can_be_chosen():
