@@ -36,6 +36,7 @@ from tuner.space import SearchSpace
 from tuner.space import check_fit
 from tuner.space import check_roles
 from tuner.space import load_space
+from tuner.table import load_recorded_task
 from tuner.tasks import TASKS
 from tuner.tasks import Task
 from tuner.tasks import TaskOptions
@@ -254,9 +255,23 @@ class LoadedStudy(BaseModel):
         extra = [name for name in self.spec.constraints if name not in self.spec.objectives]
         return (*self.spec.objectives, *extra)
 
+    @property
+    def table_path(self) -> Path | None:
+        """The recorded table that the study is replayed from; None where servers answer."""
+        replay = self.spec.executor
+        return None if replay == "local" else self.path.parent / replay.replay
+
     def load_task(self) -> Task:
-        """The task with its questions. Raises DataError, and SpecError where a workflow of the space does not suit it."""
-        task = load_task(self.spec.task["name"], self.task_options, base=self.path.parent)
+        """The task with its questions, which are the table's where the study is replayed from one.
+
+        Raises DataError, UserError for another task than the table's, and SpecError where a workflow of the space
+        does not suit it.
+        """
+        name, base = self.spec.task["name"], self.path.parent
+        if self.table_path is None:
+            task = load_task(name, self.task_options, base=base)
+        else:
+            task = load_recorded_task(self.table_path, name, self.task_options, base=base)
         check_fit(self.space, self.space_path, task)
         return task
 
