@@ -81,11 +81,24 @@ class Sampler(_Data):
 
 
 class Budget(_Data):
-    """When a study ends. A trial under way is finished, so the wall clock may be passed by one trial."""
+    """When a study ends: at the first of these. docs/budgets.md has what counts against each."""
 
     trials: int = Field(ge=1, description="configs evaluated; replays of known ones do not count")
     wall_clock: Annotated[float, BeforeValidator(_duration_s), Field(gt=0)] | None = Field(
         default=None, description="time spent searching, over all runs: 90s, 10m, 1.5h"
+    )
+    gpu_hours: float | None = Field(
+        default=None, gt=0, description="of all GPUs that are metered, while questions are asked"
+    )
+    energy_wh: float | None = Field(default=None, gt=0, description="gross energy, metered")
+    cost_usd: float | None = Field(
+        default=None, gt=0, description="what the models' prices come to"
+    )
+    tokens: int | None = Field(default=None, ge=1, description="of prompts and answers")
+    plateau: int | None = Field(
+        default=None,
+        ge=1,
+        description="trials during which the front gained less than is known of it",
     )
 
 

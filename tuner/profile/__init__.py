@@ -32,6 +32,7 @@ from tuner.profile.plan import budgets
 from tuner.profile.plan import line
 from tuner.profile.plan import make_plan
 from tuner.profile.table import Table
+from tuner.spec import Budget
 from tuner.spec import LoadedStudy
 from tuner.store import Store
 from tuner.tasks import Task
@@ -126,9 +127,7 @@ def as_profile(
     changes: dict[str, Any] = {
         "name": name,
         "constraints": {},
-        "budget": study.spec.budget.model_copy(
-            update={"trials": max(1, trials), "wall_clock": None}
-        ),
+        "budget": Budget(trials=max(1, trials)),
     }
     if load is not None:
         changes["load"] = load
