@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable
@@ -277,6 +278,20 @@ class Table:
             self._runs[key] = () if found is None else tuple(self._made(found))
         return self._runs[key]
 
+    def begun(self, config: AgentConfig, past: ExampleRun) -> Cost | None:
+        """How far an answer by this config is once it has done what an earlier run of the question did; None for no round.
+
+        Under configs that differ in their budget alone, calls are the same as long as both make them. So that is
+        the last round that took no more calls than the earlier run made.
+        """
+        source = self._find(config)
+        if source is None:
+            return None
+        for row in self.rows[source.recorded.id]:
+            if (row.example, row.repeat) == (past.example_id, past.repeat):
+                return next((each for each in source.rounds(row) if _is_done(each, past)), None)
+        return None
+
     def fields(
         self,
         configs: Sequence[AgentConfig],
@@ -386,6 +401,17 @@ class _Source:
     def cost(self, row: Row) -> Row | AtBudget:
         """A row's figures at this budget; one that has no such checkpoint had ended by then."""
         return next((each for each in row.checkpoints if each.budget == self.budget), row)
+
+    def rounds(self, row: Row) -> Iterator[Cost]:
+        """A row's figures at this budget, then at the rounds before, the last first."""
+        own = self.cost(row)
+        yield own
+        last = own.budget if isinstance(own, AtBudget) else math.inf
+        yield from (each for each in reversed(row.checkpoints) if each.budget < last)
+
+
+def _is_done(cost: Cost, run: ExampleRun) -> bool:
+    return cost.llm_calls <= run.llm_calls and cost.tool_calls <= run.tool_calls
 
 
 def _at(recorded: RecordedConfig, budget: int) -> AgentConfig:
