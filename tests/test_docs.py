@@ -13,8 +13,8 @@ import pytest
 
 import tuner
 from tuner.cli import VERBS
-from tuner.export import RULES
 from tuner.objectives import OBJECTIVES
+from tuner.rules import RULES
 from tuner.samplers import SAMPLERS
 from tuner.serving import ENGINES
 from tuner.space import load_space

@@ -1,19 +1,17 @@
-"""From a study to one configuration that runs: the rules that choose a point, and the file that carries it."""
+"""From a study to one configuration that runs: the file that carries what a rule chose."""
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tuner import front as pareto
 from tuner.costs import costs_of
 from tuner.errors import UserError
-from tuner.objectives import OBJECTIVES
 from tuner.results import Front
 from tuner.results import Point
+from tuner.rules import Choice
+from tuner.rules import Rule
+from tuner.rules import recommend
 from tuner.spec import LoadedStudy
 from tuner.store import Store
 from workflows.agent_pack import AgentPack
@@ -23,47 +21,9 @@ from workflows.config import ExportedModel
 from workflows.config import ModelSettings
 from workflows.config import dump_agent_file
 
-RULES: Mapping[str, str] = {
-    "knee": "",
-    "max-accuracy": "accuracy",
-    "min-energy": "energy_",
-    "min-latency": "latency_",
-}
-"""Rule to the beginning of the objective that it drives to its best; the knee balances all of them."""
 
-
-def choose(points: Sequence[Point], objectives: Sequence[str], rule: str) -> Point:
-    """The point that a rule chooses among these. Raises UserError for an unknown or unfit rule, or no points."""
-    if rule not in RULES:
-        raise UserError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
-    if not points:
-        raise UserError(
-            "there is no point to choose from: no trial is complete and within the constraints",
-            hint="tuner status shows how far the study is",
-        )
-    table = np.array([[point.values[name] for name in objectives] for point in points])
-    values = pareto.oriented(table, [OBJECTIVES[name].direction for name in objectives])
-    if rule == "knee":
-        return points[pareto.knee(values)]
-    driven = [index for index, name in enumerate(objectives) if name.startswith(RULES[rule])]
-    if not driven:
-        raise UserError(
-            f"rule {rule!r} needs an objective {RULES[rule]}… and the study has: {', '.join(objectives)}"
-        )
-    return points[pareto.extreme(values, driven[0])]
-
-
-def recommend(front: Front, rule: str) -> Point:
-    """The point that a rule chooses: among those confirmed on the holdout questions where there are any.
-
-    Confirmed points that others dominate on the holdout questions are not recommended.
-    """
-    candidates = [point for point in front.confirmed if point.on_front]
-    return choose(candidates or front.search, front.objectives, rule)
-
-
-def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
-    """Write the config that a rule recommends, with all that it needs to run; gives the point chosen."""
+def export(study: LoadedStudy, store: Store, *, rule: Rule, out: Path) -> Choice:
+    """Write the config that a rule recommends, with all that it needs to run; gives what was chosen, and why."""
     found = Front.read(study, store, deployable=True)
     if not found.search and Front.read(study, store).search:
         raise UserError(
@@ -71,7 +31,8 @@ def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
             "which nobody can do in deployment",
             hint="give the workflow `feedback: [self]` in a study of another name",
         )
-    point = recommend(found, rule)
+    choice = recommend(found, rule)
+    point = choice.point
     config, row = point.trial.config, store.row()
     if config is None or row is None:
         raise UserError("the study has no complete trial yet")
@@ -89,7 +50,9 @@ def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
         provenance={
             "study": study.spec.name,
             "trial": point.trial.number,
-            "rule": rule,
+            "rule": rule.text,
+            "why": choice.why,
+            "runner_up": None if choice.runner_up is None else choice.runner_up.trial.number,
             "exported_on": date.today().isoformat(),
             "task": {**study.spec.task, "fingerprint": task.fingerprint()},
             "load": study.spec.load.model_dump(),
@@ -105,7 +68,7 @@ def export(study: LoadedStudy, store: Store, *, rule: str, out: Path) -> Point:
         dump_agent_file(agent, out)
     except OSError as error:
         raise UserError(f"--out: {error.filename} cannot be written: {error.strerror}") from None
-    return point
+    return choice
 
 
 def _reachable(model: Mapping[str, Any]) -> ModelSettings:

@@ -17,6 +17,7 @@ from tuner.export import export
 from tuner.records import Reading
 from tuner.results import Front
 from tuner.results import open_results
+from tuner.rules import Rule
 from workflows.errors import ConfigError
 
 ROWS = [(1, 2, 3.6), (0, 2, 7.2), (1, 3, 10.8), (1, 2, 14.4)]
@@ -99,7 +100,7 @@ def test_the_meters_error_is_that_of_each_sittings_outer_edges(runs):
 )
 def test_the_load_is_told_in_words(study, tmp_path, load, text):
     out = tmp_path / "best.yaml"
-    export(study, open_results(study), rule="max-accuracy", out=out)
+    export(study, open_results(study), rule=Rule.parse("max-accuracy"), out=out)
     content = yaml.safe_load(out.read_text())
     content["provenance"]["measured"]["holdout"]["costs"]["load"] = load
     out.write_text(yaml.safe_dump(content))
@@ -161,7 +162,7 @@ def test_a_trial_that_is_not_complete_has_nothing_to_forecast(of_trial):
 def test_an_export_carries_what_its_trial_took(study, of_trial, tmp_path):
     out = tmp_path / "best.yaml"
     store = open_results(study)
-    export(study, store, rule="max-accuracy", out=out)
+    export(study, store, rule=Rule.parse("max-accuracy"), out=out)
     (point,) = Front.read(study, store).confirmed
     store.close()
     measured = measured_file(out)
@@ -175,7 +176,7 @@ def test_an_export_carries_what_its_trial_took(study, of_trial, tmp_path):
 
 def test_a_file_of_an_earlier_version_says_how_to_get_a_newer_one(study, tmp_path):
     out = tmp_path / "best.yaml"
-    export(study, open_results(study), rule="max-accuracy", out=out)
+    export(study, open_results(study), rule=Rule.parse("max-accuracy"), out=out)
     content = yaml.safe_load(out.read_text())
     content["provenance"]["measured"]["holdout"]["costs"]["energy"].pop("source")
     out.write_text(yaml.safe_dump(content))
@@ -201,7 +202,7 @@ def test_a_file_of_an_earlier_version_says_how_to_get_a_newer_one(study, tmp_pat
 )  # fmt: skip
 def test_gpus_are_those_of_all_models_each_once(study, tmp_path, energy, gpus):
     out = tmp_path / "best.yaml"
-    export(study, open_results(study), rule="max-accuracy", out=out)
+    export(study, open_results(study), rule=Rule.parse("max-accuracy"), out=out)
     content = yaml.safe_load(out.read_text())
     content["provenance"]["energy"] = energy
     content["models"] = dict.fromkeys(energy, content["models"]["m"])

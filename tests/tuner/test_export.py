@@ -6,16 +6,28 @@ import yaml
 import workflows
 from tuner.errors import StoreError
 from tuner.errors import UserError
-from tuner.export import RULES
-from tuner.export import choose
 from tuner.export import export
-from tuner.export import recommend
 from tuner.results import Front
 from tuner.results import open_results
+from tuner.rules import Rule
 from tuner.spec import load_study
 from workflows.config import load_agent_file
 
-NAMES = ("accuracy", "latency_p50_s", "energy_wh")
+RULES = tuple(
+    map(
+        Rule.parse,
+        (
+            "knee",
+            "max-accuracy",
+            "min-energy",
+            "min-latency",
+            "cheapest-within:0.02",
+            "slo:latency_p50_s<=9",
+            "weights:accuracy=2,energy_wh=1",
+        ),
+    )
+)
+KNEE = RULES[0]
 
 
 def read(study):
@@ -40,50 +52,21 @@ def trials(found):
     )
 
 
-@pytest.mark.parametrize(
-    ("rule", "number"), [("knee", 1), ("max-accuracy", 3), ("min-energy", 2), ("min-latency", 0)]
-)
-def test_a_rule_chooses_its_point(keep, trials, rule, number):
-    points = read(keep(*trials)).search
-    assert choose(points, NAMES, rule).trial.number == number
-    assert choose(points[::-1], NAMES, rule).trial.number == number
-
-
-def test_an_unknown_rule_lists_the_known_ones(keep, trials):
-    points = read(keep(*trials)).search
-    with pytest.raises(UserError, match="unknown rule 'best'; known: knee, max-accuracy,"):
-        choose(points, NAMES, "best")
-
-
-def test_a_rule_needs_its_objective(keep, trials):
-    names = NAMES[:2]
-    points = read(keep(*trials)).search
-    with pytest.raises(UserError, match="'min-energy' needs an objective energy_… and the study has: accuracy, latency_p50_s"):  # fmt: skip
-        choose(points, names, "min-energy")
-
-
-@pytest.mark.parametrize("rule", sorted(RULES))
-def test_without_points_there_is_nothing_to_choose(keep, rule):
-    with pytest.raises(UserError, match="no trial is complete") as caught:
-        recommend(read(keep()), rule)
-    assert caught.value.hint
-
-
-def test_what_is_recommended_was_confirmed_and_is_not_dominated_there(keep, found):
+def test_what_is_recommended_was_confirmed_and_is_not_dominated_there(keep, found, tmp_path):
     lucky = found("direct", {}, search=rows(4, 1, 1), holdout=rows(1, 1, 2))
     steady = found("react", {"max_steps": 1}, search=rows(3, 0.9, 1), holdout=rows(3, 0.9, 1))
     unseen = found("react", {"max_steps": 2}, search=rows(4, 1, 0.9))
-    front = read(keep(lucky, steady, unseen))
+    study = keep(lucky, steady, unseen)
     for rule in RULES:
-        point = recommend(front, rule)
-        assert (point.trial.number, point.split) == (1, "holdout")
+        choice = export(study, open_results(study), rule=rule, out=tmp_path / "best.yaml")
+        assert (choice.point.trial.number, choice.point.split) == (1, "holdout")
 
 
 def test_an_export_runs_by_workflows_alone(keep, trials, tmp_path):
     study = keep(*trials)
     out = tmp_path / "out" / "best.yaml"
     out.parent.mkdir()
-    point = export(study, open_results(study), rule="knee", out=out)
+    point = export(study, open_results(study), rule=KNEE, out=out).point
     assert point.trial.number == 1
     file = load_agent_file(out)
     task = study.load_task()
@@ -96,7 +79,7 @@ def test_an_export_runs_by_workflows_alone(keep, trials, tmp_path):
 
 async def test_an_exported_agent_answers_with_its_tools(keep, found, tmp_path):
     study = keep(found("react", {"max_steps": 2}, search=rows(4, 1, 1)))
-    export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    export(study, open_results(study), rule=KNEE, out=tmp_path / "best.yaml")
     file = load_agent_file(tmp_path / "best.yaml")
     page = file.pack.documents[0]
     llm = workflows.ScriptedLLM(
@@ -110,10 +93,13 @@ async def test_an_exported_agent_answers_with_its_tools(keep, found, tmp_path):
 
 
 def test_an_export_says_where_it_comes_from(keep, found, tmp_path):
-    study = keep(found("direct", {}, search=rows(3, 1, 3.6), holdout=rows(2, 1, 7.2)))
-    export(study, open_results(study), rule="min-latency", out=tmp_path / "best.yaml")
+    first = found("direct", {}, search=rows(3, 1, 3.6), holdout=rows(2, 1, 7.2))
+    second = found("react", {"max_steps": 1}, search=rows(4, 2, 1), holdout=rows(4, 2, 1))
+    study, rule = keep(first, second), Rule.parse("slo:latency_p50_s<=1")
+    choice = export(study, open_results(study), rule=rule, out=tmp_path / "best.yaml")
     told = load_agent_file(tmp_path / "best.yaml").provenance
-    assert (told["study"], told["trial"], told["rule"]) == ("kept", 0, "min-latency")
+    assert (told["study"], told["trial"], told["rule"]) == ("kept", 0, "slo:latency_p50_s<=1")
+    assert (told["why"], told["runner_up"]) == (choice.why, None)
     assert told["task"]["name"] == "jsonl"
     assert told["task"]["fingerprint"] == study.load_task().fingerprint()
     assert told["energy"]["m"] == {"source": "cpu-estimate", "scope": "server process 1"}
@@ -137,7 +123,7 @@ def test_demonstrations_that_the_config_cannot_show_are_left_out(
     keep, found, tmp_path, params, shown
 ):
     study = keep(found("direct", params, search=rows(4, 1, 1)))
-    export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    export(study, open_results(study), rule=KNEE, out=tmp_path / "best.yaml")
     pool = study.load_task().pack.demonstrations
     assert len(pool) > 2
     assert load_agent_file(tmp_path / "best.yaml").pack.demonstrations == pool[:shown]
@@ -150,7 +136,7 @@ def test_the_address_of_a_server_that_the_study_started_is_left_out(keep, found,
     model = {"settings": settings, "serve": started, "cache": "isolated", "energy": energy}
     provenance = {"versions": {}, "python": "3", "machine": "m", "models": {"m": model}}
     study = keep(found("direct", {}, search=rows(4, 1, 1)), provenance=provenance)
-    export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    export(study, open_results(study), rule=KNEE, out=tmp_path / "best.yaml")
     assert "40123" not in (tmp_path / "best.yaml").read_text()
     file = load_agent_file(tmp_path / "best.yaml")
     assert file.models["m"].serve == started
@@ -162,7 +148,7 @@ def test_the_address_of_a_server_that_the_study_started_is_left_out(keep, found,
 def test_no_secret_gets_into_the_file(keep, trials, tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET_KEY", "sk-do-not-tell")
     study = keep(*trials)
-    export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    export(study, open_results(study), rule=KNEE, out=tmp_path / "best.yaml")
     written = (tmp_path / "best.yaml").read_text()
     assert yaml.safe_load(written)["models"]["m"]["settings"]["api_key_env"] == "SECRET_KEY"
     assert "sk-do-not-tell" not in written
@@ -176,7 +162,7 @@ def test_what_is_written_is_the_pack_that_was_measured(keep, trials, tmp_path):
     file.write_text(file.read_text().replace("seed: 1", "seed: 2"))
     study = load_study(file)
     with pytest.raises(StoreError, match="with another task"):
-        export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+        export(study, open_results(study), rule=KNEE, out=tmp_path / "best.yaml")
     assert not (tmp_path / "best.yaml").exists()
 
 
@@ -185,7 +171,7 @@ def test_what_is_written_is_the_pack_that_was_measured(keep, trials, tmp_path):
 def test_a_place_that_cannot_be_written_is_refused(keep, trials, tmp_path, out):
     study = keep(*trials)
     with pytest.raises(UserError, match=r"--out: .* cannot be written"):
-        export(study, open_results(study), rule="knee", out=tmp_path / out)
+        export(study, open_results(study), rule=KNEE, out=tmp_path / out)
 
 
 @pytest.fixture
@@ -198,7 +184,7 @@ def test_what_was_told_when_it_was_right_is_shown_and_never_exported(keep, trial
     study = keep(*trials, told)
     assert [point.trial.number for point in read(study).search] == [4]
     for rule in RULES:
-        point = export(study, open_results(study), rule=rule, out=tmp_path / "best.yaml")
+        point = export(study, open_results(study), rule=rule, out=tmp_path / "best.yaml").point
         assert point.trial.number != 4
         assert not load_agent_file(tmp_path / "best.yaml").config.oracle
 
@@ -206,7 +192,7 @@ def test_what_was_told_when_it_was_right_is_shown_and_never_exported(keep, trial
 def test_a_study_of_nothing_else_cannot_be_exported(keep, told, tmp_path):
     study = keep(told)
     with pytest.raises(UserError, match=r"told when its answer was right \(feedback: oracle\)"):
-        export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+        export(study, open_results(study), rule=KNEE, out=tmp_path / "best.yaml")
     assert not (tmp_path / "best.yaml").exists()
 
 
@@ -228,7 +214,7 @@ def test_a_config_with_roles_is_exported_with_all_its_models(keep, found, tmp_pa
     study = keep(
         found("reflexion", {"judge_model": "n"}, search=rows(4, 1, 1)), provenance=provenance
     )
-    export(study, open_results(study), rule="knee", out=tmp_path / "best.yaml")
+    export(study, open_results(study), rule=KNEE, out=tmp_path / "best.yaml")
     file = load_agent_file(tmp_path / "best.yaml")
     assert sorted(file.models) == ["m", "n"]
     assert file.models["n"].settings.model == "hosted_vllm/n"
