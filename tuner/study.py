@@ -10,7 +10,6 @@ measure the configs on the front once more, on the holdout questions
 """
 
 import asyncio
-import os
 import platform
 import socket
 import time
@@ -46,6 +45,7 @@ from tuner.executors import Executor
 from tuner.executors.fleet import Running
 from tuner.executors.fleet import open_fleet
 from tuner.executors.local import LocalExecutor
+from tuner.measure.machine import machine
 from tuner.measure.window import total
 from tuner.objectives import OBJECTIVES
 from tuner.proposals import Proposals
@@ -54,6 +54,7 @@ from tuner.results import LEFT_OUT
 from tuner.results import Front
 from tuner.results import counted
 from tuner.results import evaluated
+from tuner.reuse import evidence
 from tuner.samplers import make_sampler
 from tuner.spec import LoadedStudy
 from tuner.spec import fingerprint_of
@@ -172,7 +173,8 @@ class _Kept:
         store.register(fingerprint, spec=spec, provenance={})
         owner = _claim(store)
         stack.callback(store.release, owner)
-        store.register(fingerprint, spec=spec, provenance=_provenance())
+        provenance = {**_provenance(), **evidence(study, task, store.row())}
+        store.register(fingerprint, spec=spec, provenance=provenance)
         return cls(study, optuna_study, store, owner)
 
     def register_server(self, name: str, running: Running) -> None:
@@ -537,7 +539,7 @@ def _provenance() -> dict[str, Any]:
             name: version(name) for name in ("tuner", "optuna", "litellm", "optuna-dashboard")
         },
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "machine": machine(),
     }
 
 
@@ -546,6 +548,7 @@ def _provenance_of(running: Running, cache: Literal["isolated", "shared"]) -> di
     return {
         "settings": endpoint.settings.model_dump(mode="json"),
         "serve": endpoint.serve,
+        "server": endpoint.fingerprint(),
         "cache": "shared" if cache == "shared" else endpoint.isolate("provenance").label,
         "energy": {
             "source": meter.source,

@@ -123,6 +123,14 @@ def list_gpus() -> tuple[Gpu, ...]:
         return tuple(found)
 
 
+def gpu_names() -> list[str]:
+    """The names of the GPUs that this process can see, one for each. Raises UserError without an NVIDIA driver."""
+    import pynvml
+
+    with _nvml():
+        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in _devices().values()]
+
+
 def gpu_meters(
     uuids: Literal["all"] | tuple[str, ...], *, pid: int | None = None
 ) -> list["GpuMeter"]:
