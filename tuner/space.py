@@ -19,6 +19,7 @@ from typing import Annotated
 from typing import Any
 from typing import Literal
 from typing import TypeGuard
+from typing import TypeVar
 from typing import cast
 
 import numpy as np
@@ -164,6 +165,8 @@ Domain = Annotated[
 Choose = Callable[[str, Domain], Knob]
 """Takes a flat name (`react.max_steps`) and its domain, gives a value."""
 
+Walked = TypeVar("Walked")
+
 Models = Sequence[str] | Mapping[str, Mapping[str, Choices]]
 """A study's models by name, with the serving knobs of those whose server may be started in several ways."""
 
@@ -187,6 +190,12 @@ class SearchSpace(_Data):
         own model plays is the actor's, so that configs that behave alike are equal. A model with serving
         knobs is named with their values, as one of its variants.
         """
+        workflow, model, params = self._chosen(models, choose)
+        full = workflow_kind(workflow).params.model_validate(params).model_dump()
+        return AgentConfig(workflow=workflow, model=model, params=full)
+
+    def _chosen(self, models: Models, choose: Choose) -> tuple[str, str, dict[str, Knob]]:
+        """The workflow, the model's variant and the open knobs that the chooser's answers lead to."""
         # Sorted: Optuna refuses choices that come in another order than before.
         workflow = str(choose("workflow", Choices(choices=tuple(sorted(self.workflows)))))
         model = str(choose("model", Choices(choices=tuple(sorted(models)))))
@@ -199,8 +208,7 @@ class SearchSpace(_Data):
             if domain.applies(params):
                 chosen = choose(f"{workflow}.{knob}", domain)
                 params[knob] = ACTOR if _is_own_role(knob) and chosen == model else chosen
-        full = workflow_kind(workflow).params.model_validate(params).model_dump()
-        return AgentConfig(workflow=workflow, model=variant_name(model, served), params=full)
+        return workflow, variant_name(model, served), params
 
     def sample(self, trial: "optuna.trial.BaseTrial", models: Models) -> AgentConfig:
         """A config whose open knobs Optuna chose; it is not asked where there is nothing to choose."""
@@ -287,40 +295,62 @@ class SearchSpace(_Data):
 
         return self.walk(models, choose)
 
+    def config(self, flat: Mapping[str, Knob], models: Models) -> AgentConfig:
+        """The config of these parameters, as `flat` gives them."""
+
+        def choose(name: str, domain: Domain) -> Knob:
+            if name in flat:
+                return flat[name]
+            (only,) = domain.values() or ()
+            return only
+
+        return self.walk(models, choose)
+
+    def flats(self, models: Models) -> Iterator[dict[str, Knob]] | None:
+        """Optuna's parameters of every config, as `flat` gives them, once and in a fixed order; None for a continuum.
+
+        A tenth of the time of `configs`: nothing is validated on the way.
+        """
+        if self._is_continuous():
+            return None
+        return self._flats(models)
+
+    def _flats(self, models: Models) -> Iterator[dict[str, Knob]]:
+        seen: set[Any] = set()
+        flat: dict[str, Knob] = {}
+
+        def listed(choose: Choose) -> tuple[str, str, dict[str, Knob]]:
+            flat.clear()
+
+            def noting(name: str, domain: Domain) -> Knob:
+                chosen = choose(name, domain)
+                if len(domain.values() or ()) > 1:
+                    flat[name] = chosen
+                return chosen
+
+            return self._chosen(models, noting)
+
+        for workflow, model, params in _every(listed):
+            key = (workflow, model, *((knob, type(value), value) for knob, value in params.items()))
+            if key not in seen:
+                seen.add(key)
+                yield dict(flat)
+
     def configs(self, models: Models) -> Iterator[AgentConfig] | None:
         """Every config once, in a fixed order; None where a knob has a continuum of values."""
+        return None if self._is_continuous() else self._distinct(models)
+
+    def _is_continuous(self) -> bool:
         domains = [domain for knobs in self.workflows.values() for domain in knobs.values()]
-        if any(domain.values() is None for domain in domains):
-            return None
-        return self._distinct(models)
+        return any(domain.values() is None for domain in domains)
 
     def _distinct(self, models: Models) -> Iterator[AgentConfig]:
         """Each config once: a role given to the actor, and to the model that is the actor, are the same."""
         seen: set[str] = set()
-        for config in self._listed(models):
+        for config in _every(lambda choose: self.walk(models, choose)):
             if config.hash() not in seen:
                 seen.add(config.hash())
                 yield config
-
-    def _listed(self, models: Models) -> Iterator[AgentConfig]:
-        path: list[int] = []
-        """Which value is taken at each choice of the walk; the last one is advanced like a counter."""
-        while True:
-            widths: list[int] = []
-
-            def choose(name: str, domain: Domain, widths: list[int] = widths) -> Knob:
-                values = domain.values() or ()
-                if len(widths) == len(path):
-                    path.append(0)
-                widths.append(len(values))
-                return values[path[len(widths) - 1]]
-
-            yield self.walk(models, choose)
-            while path and path[-1] + 1 == widths[len(path) - 1]:
-                path.pop()
-            if not path:
-                return
-            path[-1] += 1
 
     def size(self, models: Models) -> int | None:
         """How many configs there are; None where a knob has a continuum of values."""
@@ -343,6 +373,28 @@ class SearchSpace(_Data):
         nested = [name for name in kind.params.nested if name in knobs]
         for values in itertools.product(*(knobs[name].values() or () for name in nested)):
             yield kind.params.model_validate(dict(zip(nested, values, strict=True)))
+
+
+def _every(walk: Callable[[Choose], Walked]) -> Iterator[Walked]:
+    """What a walk comes to on every path through its choices, each of which has finitely many values."""
+    path: list[int] = []
+    """Which value is taken at each choice of the walk; the last one is advanced like a counter."""
+    while True:
+        widths: list[int] = []
+
+        def choose(name: str, domain: Domain, widths: list[int] = widths) -> Knob:
+            values = domain.values() or ()
+            if len(widths) == len(path):
+                path.append(0)
+            widths.append(len(values))
+            return values[path[len(widths) - 1]]
+
+        yield walk(choose)
+        while path and path[-1] + 1 == widths[len(path) - 1]:
+            path.pop()
+        if not path:
+            return
+        path[-1] += 1
 
 
 def _serving_knobs(models: Models, model: str) -> Mapping[str, Choices]:
