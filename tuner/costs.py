@@ -28,6 +28,7 @@ from tuner.published import load_paper
 from tuner.records import ExampleRun
 from tuner.records import Reading
 from tuner.records import TrialRecord
+from tuner.records import as_made
 from tuner.results import DRAWS
 from tuner.results import SEED
 from tuner.spec import LoadedStudy
@@ -108,8 +109,8 @@ def _windows(runs: Sequence[ExampleRun]) -> list[list[ExampleRun]]:
 
 def _throughput_qps(runs: Sequence[ExampleRun]) -> float | None:
     seconds = sum(
-        max(run.started_s + run.latency_s for run in window) - min(run.started_s for run in window)
-        for window in _windows(runs)
+        max(run.started_s + run.latency_s for run in window) - min(run.began_s for run in window)
+        for window in map(as_made, _windows(runs))
     )
     return len(runs) / seconds if seconds > 0 else None
 

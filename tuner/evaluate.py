@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+from dataclasses import asdict
 from dataclasses import dataclass
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any
-from typing import TypeVar
 
 from tuner.load import Asked
 from tuner.load import ClientWatch
@@ -27,19 +27,22 @@ from tuner.load import LoadReport
 from tuner.load import arrivals_s
 from tuner.load import report
 from tuner.measure import Meter
+from tuner.measure.usage import add_up
 from tuner.measure.window import Window
+from tuner.measure.window import total
+from tuner.records import NOT_REUSED
 from tuner.records import ExampleRun
 from tuner.records import Reading
 from tuner.tasks import SPLITS
 from tuner.tasks import Example
 from tuner.tasks import Task
 from workflows.agent import Agent
-from workflows.trace import union_s
+from workflows.resume import PastRun
 
 Record = Callable[[ExampleRun], None]
 
 Past = Mapping[str, ExampleRun]
-"""Runs to go on from, by the id of their example."""
+"""Runs to go on from, by the id of their example: as `tuner.derive.begun` has them."""
 
 NO_PAST: Past = MappingProxyType({})
 
@@ -81,14 +84,15 @@ async def evaluate(
 
     Extra questions of the load's warm-up and cool-down are recorded as well, marked `edge`; their repeats count
     on from `repeat`. `window` numbers this sitting in the records, `idle_w` is what the metered devices draw
-    anyway. `enough` is asked before each further example: once it says so, none is begun, and those under way are
-    answered to their end. An example that fails is a record with score 0, the reason and its real cost. Raises
-    only what `record` and `enough` raise.
+    anyway. An example with a `past` goes on from there, if it does what that run did, and is asked anew otherwise; what
+    it has from there counts in its cost, and as reused. `enough` is asked before each further example: once it says so,
+    none is begun, and those under way are answered to their end. An example that fails is a record with score 0, the
+    reason and its real cost. Raises only what `record` and `enough` raise.
     """
     questions = _questions(tuple(examples), task, load, repeat)
     with Window(meter, idle_w=idle_w) as metered:
         async with ClientWatch() as watch:
-            asking = _Asking(agent, task, metered, record, window, questions, enough)
+            asking = _Asking(agent, task, metered, record, window, questions, past, enough)
             await asking.run(load, seed=repeat)
         return Sitting(metered.whole(), report(load, asking.asked, watch))
 
@@ -133,6 +137,7 @@ class _Asking:
         record: Record,
         window: int,
         questions: Sequence[_Question],
+        past: Past,
         enough: Enough,
     ) -> None:
         self.asked: list[Asked] = []
@@ -142,6 +147,7 @@ class _Asking:
         self._record = record
         self._window = window
         self._questions = questions
+        self._past = past
         self._enough = enough
         self._left = sum(not question.edge for question in questions)
         self._under_way: set[asyncio.Task[None]] = set()
@@ -212,13 +218,17 @@ class _Asking:
 
     async def _ask(self, question: _Question, arrived_s: float) -> None:
         began_s = perf_counter()
-        run = await self._answer(question, arrived_s)
+        past = None if question.edge else self._past.get(question.example.id)
+        run = None if past is None else await self._answer(question, arrived_s, past)
+        if run is None:
+            run = await self._answer(question, arrived_s)
+        assert run is not None
         self.asked.append(
             Asked(
                 arrived_s,
                 began_s,
-                arrived_s + run.latency_s,
-                calls=run.llm_calls + run.tool_calls,
+                self._metered.opened_s + run.started_s + run.latency_s,
+                calls=len(run.new_spans),
                 edge=run.edge,
                 answered=run.error != BROKEN_OFF,
             )
@@ -228,7 +238,10 @@ class _Asking:
             self._left -= 1
             self._end_if_done()
 
-    async def _answer(self, question: _Question, arrived_s: float) -> ExampleRun:
+    async def _answer(
+        self, question: _Question, arrived_s: float, past: ExampleRun | None = None
+    ) -> ExampleRun | None:
+        """The run; None where it does not do what the past one did, and has made no call."""
         example, told = question.example, False
 
         async def oracle(answer: str) -> float:
@@ -236,13 +249,19 @@ class _Asking:
             told = True
             return await self._task.score(example, answer)
 
-        session = self._agent.open_session(seed=_seed(example, question.repeat), oracle=oracle)
+        session = self._agent.open_session(
+            seed=_seed(example, question.repeat),
+            oracle=oracle,
+            past=None if past is None else _as_begun(past),
+        )
         session.trace.origin_s = arrived_s  # waiting to be asked is part of the latency
         outcome, score, error = None, 0.0, None
         try:
             outcome = await self._agent.run_session(example.question, session)
             score = await self._task.score(example, outcome.answer)
         except Exception as failure:  # an example may fail in any way; its cost still counts
+            if not session.on_its_own:
+                return None
             cause = _first(failure)
             error = f"{type(cause).__name__}: {cause}"
             outcome = outcome or session.outcome("")
@@ -251,12 +270,6 @@ class _Asking:
                 raise
             error = BROKEN_OFF
             outcome = outcome or session.outcome("")
-        calls = [span for span in outcome.spans if span.kind == "llm"]
-        thinking = [(span.start_s, span.end_s) for span in calls]
-        acting = [(span.start_s, span.end_s) for span in outcome.spans if span.kind == "tool"]
-        llm_s = union_s(thinking)
-        # A try that failed before anything arrived used no tokens; one that broke off used an unknown number.
-        priced = [span for span in calls if span.error is None or span.output]
         energy, samples = self._metered.stretch()
         return ExampleRun(
             example_id=example.id,
@@ -265,23 +278,21 @@ class _Asking:
             score=score,
             error=error,
             latency_s=outcome.latency_s,
-            energy=energy,
-            tokens_in=_total([span.tokens_in for span in priced]),
-            tokens_out=_total([span.tokens_out for span in priced]),
-            tokens_cached=_total([span.tokens_cached for span in priced]),
-            cost_usd=_total([span.cost_usd for span in priced]),
-            llm_calls=len(calls),
-            tool_calls=len(acting),
-            llm_s=llm_s,
-            tool_only_s=union_s(thinking + acting) - llm_s,
-            started_s=arrived_s - self._metered.opened_s,
+            energy=energy if past is None else total((energy, past.energy)),
+            **asdict(add_up(outcome.spans)),
+            started_s=session.trace.origin_s - self._metered.opened_s,
             checkpoints=outcome.checkpoints,
             spans=outcome.spans,
             oracle=told,
             window=self._window,
             samples=samples,
             edge=question.edge,
+            reused=NOT_REUSED if past is None else past.taken_over().reused,
         )
+
+
+def _as_begun(run: ExampleRun) -> PastRun:
+    return PastRun(run.spans, run.checkpoints, run.latency_s)
 
 
 def _seed(example: Example, repeat: int) -> int:
@@ -294,11 +305,3 @@ def _first(failure: BaseException) -> BaseException:
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     return failure
-
-
-Number = TypeVar("Number", int, float)
-
-
-def _total(amounts: Sequence[Number | None]) -> Number | None:
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known) if len(known) == len(amounts) else None

@@ -1,7 +1,9 @@
 """Frozen data that trials produce; apart, because every layer above passes it on and none owns it."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 from typing import Literal
 
@@ -82,7 +84,10 @@ class ExampleRun:
     tool_only_s: float
     """Length of what tool calls cover and model calls do not."""
     started_s: float
-    """Seconds between the opening of its window and this run's start: in an open loop, when the question arrived."""
+    """Seconds between the opening of its window and this run's start: in an open loop, when the question arrived.
+
+    Of a run that went on from an earlier one, earlier by the latency that it reused: so its new spans are where they were made.
+    """
     checkpoints: tuple[Checkpoint, ...]
     spans: tuple[Span, ...]
     oracle: bool = False
@@ -100,6 +105,31 @@ class ExampleRun:
     def energy_j(self) -> float | None:
         """Gross joules of its stretch, None where there is no valid reading."""
         return self.energy.gross_j
+
+    @property
+    def began_s(self) -> float:
+        """When its own work began, in seconds since its window was opened."""
+        return self.started_s + self.reused.latency_s
+
+    @property
+    def new_spans(self) -> tuple[Span, ...]:
+        """The calls that were made for it in its window, not for the run that it went on from."""
+        if self.reused == NOT_REUSED:
+            return self.spans
+        return tuple(span for span in self.spans if span.start_s >= self.reused.latency_s)
+
+    def taken_over(self) -> "ExampleRun":
+        """The run at no cost to whoever takes it over."""
+        tokens = (self.tokens_in or 0) + (self.tokens_out or 0)
+        reused = Reused(self.latency_s, self.energy_j or 0.0, tokens, self.cost_usd or 0.0)
+        return replace(self, reused=reused)
+
+
+def as_made(window: Sequence[ExampleRun]) -> Sequence[ExampleRun]:
+    """The runs of one window as they were when they were made: one that was taken over whole reuses all, and was new then."""
+    if any(run.reused.latency_s < run.latency_s for run in window):
+        return window
+    return [replace(run, reused=NOT_REUSED) for run in window]
 
 
 @dataclass(frozen=True, slots=True)

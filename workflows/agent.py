@@ -11,6 +11,7 @@ from workflows.config import load_agent_file
 from workflows.errors import ConfigError
 from workflows.llm import LLM
 from workflows.llm import ChatClient
+from workflows.resume import PastRun
 from workflows.session import Oracle
 from workflows.session import Session
 from workflows.table import make_workflow
@@ -45,8 +46,14 @@ class Agent:
         session = self.open_session(seed=seed)
         return await self.run_session(question, session)
 
-    def open_session(self, *, seed: int = 0, oracle: Oracle | None = None) -> Session:
-        """A session for one question, for callers that want its trace even when the run fails."""
+    def open_session(
+        self, *, seed: int = 0, oracle: Oracle | None = None, past: PastRun | None = None
+    ) -> Session:
+        """A session for one question, for callers that want its trace even when the run fails.
+
+        With a past, of the same question and seed and under params that differ in the budget alone, the run goes on
+        from there, where the params say that it can.
+        """
         return Session(
             llms=self._llms,
             actor=self._actor,
@@ -54,6 +61,7 @@ class Agent:
             tools=Toolbox([self._opened(toolkit) for toolkit in self._toolkits]),
             seed=seed,
             oracle=oracle,
+            past=past,
         )
 
     def _opened(self, toolkit: Toolkit) -> Kit:

@@ -37,6 +37,9 @@ class Params(BaseModel):
     anytime: ClassVar[str | None] = None
     """The knob that is a budget in rounds, None where there is none: a run at budget B leaves a
     Checkpoint after each round b < B, which stands for a run at budget b."""
+    resumable: ClassVar[bool] = False
+    """Whether a run may go on from one at another budget: all its calls go through the session, and what it does
+    depends on what they gave alone."""
     forms: ClassVar[tuple[AnswerForm, ...]] = ("line",)
     """Which forms of answer the workflow can give."""
     needs_tools: ClassVar[bool] = False

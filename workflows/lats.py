@@ -74,6 +74,7 @@ class LatsParams(PromptParams):
     """Knobs of LATS; the defaults are those published for HotpotQA."""
 
     anytime: ClassVar[str | None] = "iterations"
+    resumable: ClassVar[bool] = True
     forms: ClassVar[tuple[AnswerForm, ...]] = ("line", "program", "action")
 
     temperature: float = Field(default=1.0, ge=0.0, le=2.0, description="of samples and ratings")

@@ -213,6 +213,7 @@ class ChatClient:
                     cost_usd=self._cost_usd(tokens_in, tokens_out, tokens_cached),
                     attempt=attempt,
                     error=failure,
+                    seed=request.seed,
                 )
             )
         return "".join(parts)
@@ -359,6 +360,7 @@ class ScriptedLLM:
                     tokens_out=len(text.split()),
                     tokens_cached=0,
                     error=failure,
+                    seed=request.seed,
                 )
             )
         return text

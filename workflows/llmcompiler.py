@@ -69,6 +69,7 @@ class LLMCompilerParams(PromptParams):
     """Knobs of LLMCompiler; one round is what every published configuration has."""
 
     anytime: ClassVar[str | None] = "max_rounds"
+    resumable: ClassVar[bool] = True
     forms: ClassVar[tuple[AnswerForm, ...]] = ("line", "action")
     needs_tools: ClassVar[bool] = True
 

@@ -46,6 +46,7 @@ class ReactParams(PromptParams):
     """Knobs of ReAct; 7 steps of 100 tokens at temperature 0 are the published defaults for HotpotQA."""
 
     anytime: ClassVar[str | None] = "max_steps"
+    resumable: ClassVar[bool] = True
     forms: ClassVar[tuple[AnswerForm, ...]] = ("line", "program", "action")
 
     max_steps: int = Field(default=7, ge=1, le=64, description="calls that choose an action")

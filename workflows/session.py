@@ -17,6 +17,8 @@ from workflows.llm import LLM
 from workflows.llm import ChatClient
 from workflows.llm import OnText
 from workflows.llm import Request
+from workflows.resume import PastRun
+from workflows.resume import Recall
 from workflows.tools import Observation
 from workflows.tools import Toolbox
 from workflows.tools import call_tool
@@ -39,6 +41,7 @@ class Session:
         seed: int = 0,
         oracle: Oracle | None = None,
         trace: Trace | None = None,
+        past: PastRun | None = None,
     ) -> None:
         self.trace = Trace() if trace is None else trace
         self.seed = seed
@@ -48,6 +51,13 @@ class Session:
         self._actor = actor
         self._oracle = oracle
         self._checkpoints: list[Checkpoint] = []
+        self._is_branch = False
+        self._recall = None if past is None else Recall(past, self.trace)
+
+    @property
+    def on_its_own(self) -> bool:
+        """Whether it has come to the end of its past, or had none: only then are its calls made."""
+        return self._recall is None or self._recall.is_over
 
     async def complete(
         self,
@@ -78,6 +88,12 @@ class Session:
             json_schema=json_schema,
             seed=self.seed if seed is None else seed,
         )
+        if self._recall is not None:
+            reply = self._recall.reply(request)
+            if reply is not None:
+                if on_text is not None and reply:
+                    on_text(reply)
+                return reply
         return await self.llm(model).complete(request, self.trace, on_text)
 
     def llm(self, model: str = ACTOR) -> LLM:
@@ -105,6 +121,10 @@ class Session:
         `tools` is a fork of the session's, for a workflow that tries several ways.
         """
         box = self.tools if tools is None else tools
+        if self._recall is not None:
+            seen = await self._recall.observe(box, tool, argument)
+            if seen is not None:
+                return seen
         return await call_tool(box, tool, argument, self.trace, speculative=speculative)
 
     async def oracle(self, answer: str) -> float:
@@ -125,7 +145,7 @@ class Session:
 
         The tools are forks of this session's as they are now.
         """
-        return Session(
+        branch = Session(
             llms=self._llms,
             actor=self._actor if actor == ACTOR else actor,
             pack=self.pack,
@@ -134,15 +154,24 @@ class Session:
             oracle=self._oracle,
             trace=self.trace,
         )
+        branch._recall, branch._is_branch = self._recall, True
+        return branch
 
     def checkpoint(self, budget: int, answer: str | None) -> None:
         """Record what the run would return if its budget ended now."""
+        if self._recall is not None and not self._is_branch:
+            left = self._recall.checkpoint(budget, answer)
+            if left is not None:
+                self._checkpoints.append(left)
+                return
         self._checkpoints.append(
             Checkpoint(budget, answer, len(self.trace.spans), self.trace.now_s())
         )
 
     def outcome(self, answer: str) -> Outcome:
-        """The run as data, ended now."""
+        """The run as data, ended now. Raises DepartedError where there was more to its past."""
+        if self._recall is not None:
+            self._recall.go_on()
         return Outcome(
             answer, self.trace.now_s(), tuple(self._checkpoints), tuple(self.trace.spans)
         )

@@ -31,6 +31,8 @@ class Span:
     error: str | None = None
     speculative: bool = False
     """A tool call that was started before the model asked for it."""
+    seed: int | None = None
+    """What a model's reply was drawn with; None where that is not known, and for a tool."""
 
 
 @dataclass(slots=True)

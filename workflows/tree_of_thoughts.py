@@ -52,6 +52,7 @@ class TreeOfThoughtsParams(PromptParams):
     """Knobs of Tree of Thoughts; the defaults are those published for the Game of 24."""
 
     anytime: ClassVar[str | None] = "steps"
+    resumable: ClassVar[bool] = True
 
     temperature: float = Field(default=0.7, ge=0.0, le=2.0, description="of all calls")
     steps: int = Field(default=4, ge=1, le=64, description="thoughts on any way")

@@ -27,6 +27,7 @@ from workflows import Trace
 from workflows import build
 from workflows.agent import Agent
 from workflows.llm import OnText
+from workflows.resume import PastRun
 from workflows.table import workflow_kind
 from workflows.tools import Tool
 from workflows.tools import Toolbox
@@ -322,6 +323,57 @@ async def test_a_checkpoint_stands_for_a_run_of_that_budget(
         else:
             assert at_budget.answer == checkpoint.answer
             assert calls(at_budget.spans) == before
+
+
+def until(outcome: Outcome, budget: int) -> PastRun:
+    """The run as it was when that budget ended; as it is where it ended before."""
+    for checkpoint in outcome.checkpoints:
+        if checkpoint.budget == budget:
+            checkpoints = tuple(each for each in outcome.checkpoints if each.budget <= budget)
+            return PastRun(
+                outcome.spans[: checkpoint.span_count], checkpoints, checkpoint.elapsed_s
+            )
+    return PastRun(outcome.spans, outcome.checkpoints, outcome.latency_s)
+
+
+RESUMABLE = [(name, kind) for name, kind in ANYTIME if workflow_kind(name).params.resumable]
+
+
+def test_every_workflow_of_ours_goes_on_from_other_budgets() -> None:
+    assert RESUMABLE == ANYTIME
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("budgets", [(1, 2), (2, 5), (5, 3)], ids=lambda b: f"{b[0]}→{b[1]}")
+@pytest.mark.parametrize(("name", "budget"), RESUMABLE)
+async def test_a_run_goes_on_from_another_budget_as_if_it_had_never_ended(
+    name: str, budget: str, budgets: tuple[int, int], seed: int, pack: AgentPack
+) -> None:
+    async def run(rounds: int, past: PastRun | None = None) -> tuple[Outcome, list[Request]]:
+        llm = Uneven(64, salt=2 if past else 1)
+        params = {**SMALL.get(name, {}), budget: rounds}
+        config = AgentConfig(workflow=name, model="m", params=params)
+        one = build(config, llms={"m": llm}, pack=pack)
+        outcome = await one.run_session("Where?", one.open_session(seed=seed, past=past))
+        return outcome, llm.requests
+
+    first, then = budgets
+    earlier, _ = await run(first)
+    past = until(earlier, min(first, then))
+    whole, asked = await run(then)
+    went_on, asked_anew = await run(then, past)
+
+    assert went_on.answer == whole.answer
+    assert [(c.budget, c.answer, c.span_count) for c in went_on.checkpoints] == [
+        (c.budget, c.answer, c.span_count) for c in whole.checkpoints
+    ]
+    assert calls(went_on.spans) == calls(whole.spans)
+    known = len(past.spans)
+    assert went_on.spans[:known] == past.spans
+    assert went_on.checkpoints[: len(past.checkpoints)] == past.checkpoints
+    assert len(asked_anew) == len(asked) - sum(span.kind == "llm" for span in past.spans)
+    assert all(span.start_s >= past.elapsed_s for span in went_on.spans[known:])
+    assert went_on.latency_s >= past.elapsed_s
 
 
 @pytest.mark.parametrize(("name", "budget"), ANYTIME)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from tuner.measure.latency import lacks_spans
 from tuner.records import ExampleRun
+from tuner.records import as_made
 from workflows.trace import Span
 
 Floats = npt.NDArray[np.float64]
@@ -33,7 +34,10 @@ Shares = Literal["spans", "tokens"]
 
 @dataclass(frozen=True, slots=True)
 class QueryEnergy:
-    """What one query used of its window's energy: while it was being computed, and while it waited for tools."""
+    """What one query used of its window's energy: while it was being computed, and while it waited for tools.
+
+    Without what it reused, which was used in the window of an earlier run.
+    """
 
     example_id: str
     repeat: int
@@ -70,6 +74,7 @@ def attribute(runs: Sequence[ExampleRun], *, by: Shares = "spans") -> Attributio
     """
     if len({run.window for run in runs}) > 1:
         raise ValueError("runs of several windows are attributed window by window")
+    runs = as_made(runs)
     curve = _curve(runs)
     if curve is None or any(lacks_spans(run) for run in runs):
         return None
@@ -140,7 +145,7 @@ class Calls:
 
 
 def _calls(runs: Sequence[ExampleRun], kind: Literal["llm", "tool"], *, by: Shares) -> Calls:
-    rows = [(q, run, s) for q, run in enumerate(runs) for s in run.spans if s.kind == kind]
+    rows = [(q, run, s) for q, run in enumerate(runs) for s in run.new_spans if s.kind == kind]
     return Calls(
         query=np.array([q for q, _, _ in rows], dtype=np.int64),
         start_s=np.array([run.started_s + span.start_s for _, run, span in rows], dtype=np.float64),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.records import ExampleRun
+from tuner.records import as_made
 from workflows.trace import Span
 from workflows.trace import union_s
 
@@ -95,19 +96,19 @@ def device_time(runs: Iterable[ExampleRun]) -> DeviceTime | None:
             return None
         windows[run.window].append(run)
     window_s = busy_s = decode_s = 0.0
-    for window in windows.values():
-        start_s = min(run.started_s for run in window)
+    streamed = True
+    for window in map(as_made, windows.values()):
+        start_s = min(run.began_s for run in window)
         end_s = max(run.started_s + run.latency_s for run in window)
-        calls = [(run.started_s, s) for run in window for s in run.spans if s.kind == "llm"]
+        calls = [(run.started_s, s) for run in window for s in run.new_spans if s.kind == "llm"]
         in_flight = [(origin_s + span.start_s, origin_s + span.end_s) for origin_s, span in calls]
         written = [(origin_s + _written_s(span), origin_s + span.end_s) for origin_s, span in calls]
+        streamed &= not any(span.ttft_s is None and span.output for _, span in calls)
         window_s += end_s - start_s
         busy_s += union_s(_clip(in_flight, start_s, end_s))
         decode_s += union_s(_clip(written, start_s, end_s))
     if window_s <= 0:
         return None
-    spans = (span for window in windows.values() for run in window for span in run.spans)
-    streamed = not any(s.kind == "llm" and s.ttft_s is None and s.output for s in spans)
     return DeviceTime(
         window_s=window_s,
         prefill_s=max(0.0, busy_s - decode_s) if streamed else None,

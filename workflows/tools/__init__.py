@@ -101,6 +101,22 @@ class Toolbox(Mapping[str, Tool]):
         """The tool that ends a run, None where the agent says its answer itself."""
         return next((name for name, tool in self.items() if tool.ends), None)
 
+    async def call_again(self, name: str, argument: str) -> str | None:
+        """What a call gives that was made before, made again at once for what it leaves behind.
+
+        None where no tool of its kit depends on that: the call is not made.
+        """
+        for kit in self._kits:
+            tools = {
+                tool.name: tool for tool in (kit.kit if isinstance(kit, Delayed) else kit).tools()
+            }
+            if name in tools and any(tool.ordered for tool in tools.values()):
+                try:
+                    return await tools[name].call(argument)
+                except ToolError as failure:
+                    return str(failure)
+        return None
+
     def fork(self) -> "Toolbox":
         """A box in the same state that goes its own way."""
         return Toolbox([copy.copy(kit) for kit in self._kits])

@@ -190,7 +190,7 @@ class _Staircase(_Line):
 def _calls(runs: Sequence[ExampleRun], model: str | None) -> list[Call] | None:
     calls = []
     for run in runs:
-        for span in run.spans:
+        for span in run.new_spans:
             # A try that nothing came of, as where the server was not reached, has no tokens to report.
             if span.kind != "llm" or (span.error is not None and not span.output):
                 continue
