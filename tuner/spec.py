@@ -22,6 +22,7 @@ from tuner.errors import SpecError
 from tuner.load import P95_NEEDS
 from tuner.load import Load
 from tuner.objectives import OBJECTIVES
+from tuner.samplers import LARGEST_GRID
 from tuner.samplers import SAMPLERS
 from tuner.serving import PATIENCE
 from tuner.serving import VARIANT_SIGN
@@ -341,7 +342,20 @@ def load_study(path: str | Path) -> LoadedStudy:
         storage_url=_storage_url(source, spec),
     )
     check_roles(space, space_path, study.models)
+    if spec.sampler.name == "grid":
+        _require_listed(source, study)
     return study
+
+
+def _require_listed(source: Source, study: LoadedStudy) -> None:
+    size = study.space.size(study.models)
+    if size is None or size > LARGEST_GRID:
+        has = "a continuum of configs" if size is None else f"{size:,} configs"
+        raise source.error(
+            ("sampler", "name"),
+            f"grid tries every config, and the search space has {has}; {LARGEST_GRID:,} at most",
+            hint="give every knob a few values or a step, or use another sampler",
+        )
 
 
 def _task_options(source: Source, spec: StudySpec) -> TaskOptions:

@@ -144,7 +144,7 @@ def test_a_mistake_is_told_with_its_place(load, tmp_path, old, new, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("sampler: {name: gp}", "sampler.name: unknown sampler 'gp'; known: tpe, nsga2, random"),
+        ("sampler: {name: cma}", "sampler.name: unknown sampler 'cma'; known: tpe, nsga2, nsga3, "),
         ("sampler: {seed: -1}", "sampler.seed: input should be greater than or equal to 0, not -1"),
         ("sampler: tpe", "sampler: input should be an object, not 'tpe'"),
         ("cache: cold", "cache: input should be 'isolated' or 'shared', not 'cold'"),
@@ -347,3 +347,30 @@ def test_no_role_goes_to_a_model_with_choices(load, tmp_path, workflow):
     )
     assert "give the role to actor, or to a model with a single value" in caught.value.hint
     load(CHOICES, space=space_with(workflow.replace("s]", "actor]").replace(" s}", " m}")))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "has"),
+    [
+        ("temperature: {low: 0.0, high: 1.0}", "a continuum of configs"),
+        ("temperature: {low: 0.0, high: 2.0, step: 0.0001}, few_shot: [0, 1, 2, 3, 4]", "200,010 configs"),
+    ],
+)  # fmt: skip
+def test_a_grid_is_refused_where_it_never_ends(load, knobs, has):
+    space = f"format_version: 1\nname: s\nworkflows: {{direct: {{{knobs}}}}}\n"
+    assert load(space=space).spec.sampler.name != "grid"
+    with pytest.raises(SpecError, match=rf":12: sampler.name: grid tries every config, .* {has}; 100,000"):  # fmt: skip
+        load(more="sampler: {name: grid}\n", space=space)
+
+
+def test_a_budget_may_bound_what_is_paid_for(load):
+    bounds = "gpu_hours: 2, energy_wh: 1.5, cost_usd: 10, tokens: 1000000, plateau: 10"
+    budget = load(("wall_clock: 10m", bounds)).spec.budget
+    assert (budget.gpu_hours, budget.energy_wh, budget.cost_usd) == (2.0, 1.5, 10.0)
+    assert (budget.tokens, budget.plateau, budget.wall_clock) == (1000000, 10, None)
+
+
+@pytest.mark.parametrize("name", ["gpu_hours", "energy_wh", "cost_usd", "tokens", "plateau"])
+def test_a_budget_of_nothing_is_refused(load, name):
+    with pytest.raises(SpecError, match=rf":11: budget.{name}: input should be greater than .*0"):
+        load(("wall_clock: 10m", f"{name}: 0"))

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 SAMPLERS: Mapping[str, str] = {
     "tpe": "tuner.samplers.tpe",
     "nsga2": "tuner.samplers.nsga2",
+    "nsga3": "tuner.samplers.nsga3",
+    "gp": "tuner.samplers.gp",
     "random": "tuner.samplers.random",
+    "grid": "tuner.samplers.grid",
 }
+
+LARGEST_GRID = 100_000
+"""Configs that a grid may have: more would never be tried, and a sampler that learns has found the front long before."""
 
 
 def make_sampler(name: str, *, seed: int, trial: int) -> "optuna.samplers.BaseSampler":
-    """The sampler that proposes the trial of that number; `name` is a key of SAMPLERS."""
+    """The sampler that proposes the trial of that number; `name` is a key of SAMPLERS. Raises UserError where it needs more than is installed."""
     drawn = np.random.SeedSequence([seed, trial]).generate_state(1)
     sampler: optuna.samplers.BaseSampler = import_module(SAMPLERS[name]).make(int(drawn[0]))
     return sampler
