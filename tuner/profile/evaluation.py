@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuner.measure.attribution import QueryEnergy
-from tuner.measure.attribution import attribute
+from tuner.derive import NOT_SPLIT
+from tuner.derive import anytime
+from tuner.derive import cut_short
+from tuner.derive import derive_run
+from tuner.derive import shares
+from tuner.derive import with_budget
 from tuner.measure.window import total
 from tuner.objectives import JOULES_PER_WH
-from tuner.profile.plan import anytime
 from tuner.records import ExampleRun
 from tuner.records import TrialRecord
 from tuner.spec import LoadedStudy
 from tuner.store import Store
-from tuner.tasks import Example
 from tuner.tasks import Task
-from workflows.base import Checkpoint
 from workflows.config import AgentConfig
 
 
@@ -126,40 +127,13 @@ def energies_wh(
     Runs whose energy cannot be attributed have that of their stretches, whose sum is the same where there
     were no extra questions.
     """
-    known = _attributed(runs, extras)
-    joules = [
-        run.energy_j if known is None else known[run.example_id, run.repeat].joules for run in runs
-    ]
-    return [None if each is None else each / JOULES_PER_WH for each in joules]
+    known = shares(runs, extras)
+    found = [(run, known.get((run.example_id, run.repeat))) for run in runs]
+    return [_wh(run.energy_j if share is None else share.whole_j) for run, share in found]
 
 
-@dataclass(frozen=True, slots=True)
-class _Used:
-    """What a run used itself, and its part of what nobody used, which goes by latency."""
-
-    itself: QueryEnergy
-    part_j: float
-
-    @property
-    def joules(self) -> float:
-        return self.itself.joules + self.part_j
-
-
-def _attributed(
-    runs: Sequence[ExampleRun], extras: Sequence[ExampleRun]
-) -> dict[tuple[str, int], _Used] | None:
-    """What each run used; None where not known."""
-    known: dict[tuple[str, int], _Used] = {}
-    for window in sorted({run.window for run in runs}):
-        inside = [run for run in (*runs, *extras) if run.window == window]
-        attribution = attribute(inside)
-        if attribution is None:
-            return None
-        whole_s = sum(run.latency_s for run in inside)
-        for run, query in zip(inside, attribution.queries, strict=True):
-            part_j = attribution.idle_j * run.latency_s / whole_s if whole_s else 0.0
-            known[run.example_id, run.repeat] = _Used(query, part_j)
-    return known
+def _wh(joules: float | None) -> float | None:
+    return None if joules is None else joules / JOULES_PER_WH
 
 
 def _tokens(run: ExampleRun) -> int | None:
@@ -172,26 +146,21 @@ async def at_budget(study: LoadedStudy, task: Task, whole: Evaluation, budget: i
     """The evaluation that a smaller budget would have given, from checkpoints; a question that ended sooner as it is."""
     knob = anytime(whole.workflow)
     assert knob is not None
-    config = whole.config.model_copy(update={"params": {**whole.config.params, knob: budget}})
-    known = _attributed(whole.runs, whole.extras)
+    config = with_budget(whole.config, budget)
+    known = shares(whole.runs, whole.extras)
     examples = {example.id: example for example in task.search}
     queries = []
-    for run, query in zip(whole.runs, whole.queries, strict=True):
-        found = [
-            (index, each) for index, each in enumerate(run.checkpoints) if each.budget == budget
-        ]
-        if not found:
-            queries.append(query)
-            continue
-        index, checkpoint = found[-1]
-        used = None if known is None else known[run.example_id, run.repeat]
+    for run in whole.runs:
+        share = known.get((run.example_id, run.repeat))
+        cost = cut_short(run, share, budget)
+        derived = await derive_run(task, examples[run.example_id], run, share, budget)
         queries.append(
             Query(
                 example_id=run.example_id,
-                score=await _score(task, examples[run.example_id], run, checkpoint),
-                latency_s=checkpoint.elapsed_s,
-                energy_wh=None if used is None else _energy_wh(used, index, run, checkpoint),
-                tokens=_tokens_until(run, checkpoint),
+                score=None if derived is None else derived.score,
+                latency_s=cost.latency_s,
+                energy_wh=_wh(cost.energy_j),
+                tokens=_tokens(cost),
             )
         )
     return Evaluation(
@@ -205,33 +174,6 @@ async def at_budget(study: LoadedStudy, task: Task, whole: Evaluation, budget: i
         servers={},
         load={},
         source=whole.source,
-        problem=whole.problem or "the energy could not be split over checkpoints",
+        problem=whole.problem or NOT_SPLIT,
         stderr_share=whole.stderr_share,
     )
-
-
-async def _score(
-    task: Task, example: Example, run: ExampleRun, checkpoint: Checkpoint
-) -> float | None:
-    if checkpoint.answer is None:
-        return None
-    if run.error is None and checkpoint.answer == run.answer:
-        return run.score
-    return await task.score(example, checkpoint.answer)
-
-
-def _energy_wh(used: _Used, index: int, run: ExampleRun, checkpoint: Checkpoint) -> float:
-    until = min(1.0, checkpoint.elapsed_s / run.latency_s) if run.latency_s else 1.0
-    return (used.itself.checkpoints_j[index] + used.part_j * until) / JOULES_PER_WH
-
-
-def _tokens_until(run: ExampleRun, checkpoint: Checkpoint) -> int | None:
-    calls = [
-        span
-        for span in run.spans[: checkpoint.span_count]
-        if span.kind == "llm" and (span.error is None or span.output)
-    ]
-    counts = [(span.tokens_in, span.tokens_out) for span in calls]
-    if any(None in count for count in counts):
-        return None
-    return sum((read or 0) + (written or 0) for read, written in counts)

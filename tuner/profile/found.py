@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from tuner.derive import anytime
 from tuner.profile.estimate import Value
 from tuner.profile.estimate import blurred
 from tuner.profile.estimate import mean
@@ -19,7 +20,6 @@ from tuner.profile.estimate import share
 from tuner.profile.evaluation import Evaluation
 from tuner.profile.knees import KneeSearch
 from tuner.profile.plan import Plan
-from tuner.profile.plan import anytime
 from tuner.profile.plan import line
 from tuner.profile.table import Key
 from tuner.spec import LoadedStudy

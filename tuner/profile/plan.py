@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from tuner.derive import anytime
 from tuner.serving import variant_name
 from tuner.space import Domain
 from tuner.space import Models
 from tuner.space import SearchSpace
 from workflows.config import AgentConfig
 from workflows.config import Knob
-from workflows.table import workflow_kind
 
 WHOLE = 36
 """Configs of a space that is measured whole; budgets, which cost nothing, not counted."""
@@ -112,11 +112,6 @@ def budgets(space: SearchSpace, config: AgentConfig) -> tuple[int, ...]:
         return tuple(sorted(int(value) for value in named if int(value) < own))
     doubled = [2**power for power in range(4, own.bit_length()) if 2**power < own]
     return (*range(1, min(own, 9)), *doubled)
-
-
-def anytime(workflow: str) -> str | None:
-    """The knob that is a workflow's budget in rounds."""
-    return workflow_kind(workflow).params.anytime
 
 
 def _whole(space: SearchSpace, models: Models) -> list[AgentConfig] | None:

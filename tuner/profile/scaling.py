@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 
+from tuner.derive import anytime
 from tuner.profile.evaluation import Evaluation
 from tuner.profile.found import Found
 from tuner.profile.found import accuracy
@@ -14,7 +15,6 @@ from tuner.profile.found import per_latency
 from tuner.profile.found import tokens
 from tuner.profile.plan import FEW_SHOT
 from tuner.profile.plan import PARALLEL
-from tuner.profile.plan import anytime
 from tuner.profile.table import ACCURACY
 from tuner.profile.table import ENERGY
 from tuner.profile.table import LATENCY
