@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import io
 import json
-import math
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable
@@ -43,6 +42,7 @@ from tuner.records import Reading
 from tuner.tasks import Task
 from tuner.tasks import TaskOptions
 from tuner.tasks import load_task
+from workflows.base import Checkpoint
 from workflows.config import AgentConfig
 from workflows.config import ModelSettings
 
@@ -103,8 +103,11 @@ class RecordedConfig(_Data):
 
 
 class Cost(_Data):
-    """What answering took, to the end or to a checkpoint; None is what was not measured."""
+    """What an answer was worth and took, at the end or at a checkpoint; None is what is not known."""
 
+    score: float | None = Field(
+        ge=0, le=1, description="null where the answer would have taken a call that was not made"
+    )
     latency_s: Amount
     energy_j: Amount | None
     tokens_in: Count | None
@@ -117,21 +120,23 @@ class Cost(_Data):
     tool_only_s: Amount
 
 
-class AtBudget(Cost):
+class _Round(_Data):
+    budget: int = Field(ge=1)
+
+
+class AtBudget(Cost, _Round):
     """What the run would have been, had its budget ended after this round."""
 
-    budget: int = Field(ge=1)
-    score: float | None = Field(
-        ge=0, le=1, description="null where the answer would have taken a call that was not made"
-    )
 
-
-class Row(Cost):
-    """One question answered once."""
-
+class _Asked(_Data):
     config: str
     example: str
     repeat: Count = 0
+
+
+class Row(Cost, _Asked):
+    """One question answered once."""
+
     score: float = Field(ge=0, le=1)
     error: str | None = None
     oracle: bool = False
@@ -212,7 +217,9 @@ class Table:
     header: Header
     recorded: Mapping[str, RecordedConfig]
     rows: Mapping[str, Sequence[Row]]
-    _runs: dict[str, tuple[ExampleRun, ...]] = field(default_factory=dict, repr=False)
+    _runs: dict[str, tuple[ExampleRun, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def read(cls, path: Path) -> "Table":
@@ -278,19 +285,16 @@ class Table:
             self._runs[key] = () if found is None else tuple(self._made(found))
         return self._runs[key]
 
-    def begun(self, config: AgentConfig, past: ExampleRun) -> Cost | None:
-        """How far an answer by this config is once it has done what an earlier run of the question did; None for no round.
-
-        Under configs that differ in their budget alone, calls are the same as long as both make them. So that is
-        the last round that took no more calls than the earlier run made.
-        """
+    def after(self, config: AgentConfig, budget: int) -> Mapping[tuple[str, int], Cost]:
+        """What each answer by a config had taken after so many rounds, all of it where it had ended; by question and repeat."""
         source = self._find(config)
         if source is None:
-            return None
-        for row in self.rows[source.recorded.id]:
-            if (row.example, row.repeat) == (past.example_id, past.repeat):
-                return next((each for each in source.rounds(row) if _is_done(each, past)), None)
-        return None
+            return {}
+        until = budget if source.budget is None else min(budget, source.budget)
+        rows = self.rows[source.recorded.id]
+        return {
+            (row.example, row.repeat): _Source(source.recorded, until).cost(row) for row in rows
+        }
 
     def fields(
         self,
@@ -385,7 +389,10 @@ class Table:
                 llm_s=cost.llm_s,
                 tool_only_s=cost.tool_only_s,
                 started_s=0.0,
-                checkpoints=(),
+                # What was answered then is not known here, and nobody is to take the whole run for it.
+                checkpoints=tuple(
+                    Checkpoint(each.budget, None, 0, each.latency_s) for each in source.before(row)
+                ),
                 spans=(),
                 oracle=row.oracle,
             )
@@ -402,16 +409,11 @@ class _Source:
         """A row's figures at this budget; one that has no such checkpoint had ended by then."""
         return next((each for each in row.checkpoints if each.budget == self.budget), row)
 
-    def rounds(self, row: Row) -> Iterator[Cost]:
-        """A row's figures at this budget, then at the rounds before, the last first."""
-        own = self.cost(row)
-        yield own
-        last = own.budget if isinstance(own, AtBudget) else math.inf
-        yield from (each for each in reversed(row.checkpoints) if each.budget < last)
-
-
-def _is_done(cost: Cost, run: ExampleRun) -> bool:
-    return cost.llm_calls <= run.llm_calls and cost.tool_calls <= run.tool_calls
+    def before(self, row: Row) -> Iterator[AtBudget]:
+        """A row's checkpoints below this budget."""
+        for each in row.checkpoints:
+            if self.budget is None or each.budget < self.budget:
+                yield each
 
 
 def _at(recorded: RecordedConfig, budget: int) -> AgentConfig:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from typing import Literal
 from typing import Self
 
+from tuner.derive import begun
+from tuner.derive import derive
 from tuner.evaluate import NO_PAST
 from tuner.evaluate import Enough
 from tuner.evaluate import Past
@@ -69,6 +71,7 @@ class LocalExecutor:
         record: Record,
         *,
         window: int,
+        repeat: int = 0,
         past: Past = NO_PAST,
         enough: Enough = never_enough,
     ) -> PassRecord:
@@ -108,6 +111,7 @@ class LocalExecutor:
                 meter=meter,
                 load=self._load,
                 record=record_if_served,
+                repeat=repeat,
                 window=window,
                 idle_w=idle_w,
                 past=past,
@@ -127,6 +131,26 @@ class LocalExecutor:
             isolation=isolation,
             load=asdict(sitting.load),
         )
+
+    async def derive(
+        self,
+        config: AgentConfig,
+        runs: Sequence[ExampleRun],
+        extras: Sequence[ExampleRun],
+        budget: int,
+    ) -> tuple[ExampleRun | None, ...]:
+        """From the runs' checkpoints."""
+        return await derive(self._task, runs, extras, budget)
+
+    def begun(
+        self,
+        config: AgentConfig,
+        earlier: AgentConfig,
+        runs: Sequence[ExampleRun],
+        extras: Sequence[ExampleRun],
+    ) -> dict[str, ExampleRun]:
+        """From the runs' calls."""
+        return begun(config, earlier, runs, extras)
 
     def _isolate(
         self, servers: Mapping[str, Running]

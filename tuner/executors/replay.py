@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 from typing import Self
 
+from tuner.derive import with_budget
 from tuner.errors import TrialError
 from tuner.errors import UserError
 from tuner.evaluate import NO_PAST
@@ -31,12 +32,14 @@ from tuner.serving import Addressed
 from tuner.serving import Served
 from tuner.spec import LoadedStudy
 from tuner.table import REPLAYED
+from tuner.table import Cost
 from tuner.table import Ran
 from tuner.table import Table
 from tuner.tasks import SPLITS
 from tuner.tasks import Example
 from tuner.tasks import Task
 from workflows.config import AgentConfig
+from workflows.table import workflow_kind
 
 NAMED = 3
 """How many configs a refusal names."""
@@ -70,11 +73,12 @@ class ReplayExecutor:
         record: Record,
         *,
         window: int,
+        repeat: int = 0,
         past: Past = NO_PAST,
         enough: Enough = never_enough,
     ) -> PassRecord:
         """Record what the table has of these questions, as if they had been asked now. Raises TrialError for what it lacks."""
-        known = {run.example_id: run for run in self._table.runs(config)}
+        known = {run.example_id: run for run in self._table.runs(config) if run.repeat == repeat}
         arrivals_at = arrivals_s(self._load.rate, len(examples)) if self._load.rate else None
         free_at = [0.0] * (self._load.concurrency or 1)
         given: list[ExampleRun] = []
@@ -82,8 +86,10 @@ class ReplayExecutor:
             if enough():
                 break
             if example.id not in known:
-                raise TrialError(f"the table has no answer to question {example.id} by this config")
-            run = self._continued(config, known[example.id], past.get(example.id))
+                raise TrialError(
+                    f"the table has no answer {repeat} to question {example.id} by this config"
+                )
+            run = _continued(known[example.id], past.get(example.id))
             spent_s = run.latency_s - run.reused.latency_s
             began_s = arrivals_at[number] if arrivals_at else heapq.heappop(free_at)
             heapq.heappush(free_at, began_s + spent_s)
@@ -93,20 +99,47 @@ class ReplayExecutor:
         load = {"declared": self._load.model_dump(exclude_none=True), "questions": len(given)}
         return PassRecord(window, energy, None, servers={}, isolation={}, load=load)
 
-    def _continued(
-        self, config: AgentConfig, run: ExampleRun, past: ExampleRun | None
-    ) -> ExampleRun:
-        """The run with what an earlier one had done of it marked as paid for."""
-        done = None if past is None else self._table.begun(config, past)
-        if done is None:
-            return run
-        reused = Reused(
-            latency_s=done.latency_s,
-            energy_j=done.energy_j or 0.0,
-            tokens=(done.tokens_in or 0) + (done.tokens_out or 0),
-            cost_usd=done.cost_usd or 0.0,
-        )
-        return replace(run, reused=reused)
+    async def derive(
+        self,
+        config: AgentConfig,
+        runs: Sequence[ExampleRun],
+        extras: Sequence[ExampleRun],
+        budget: int,
+    ) -> tuple[ExampleRun | None, ...]:
+        """What the table has of these questions at a smaller budget, at no cost; None where it does not tell."""
+        recorded = self._table.runs(with_budget(config, budget))
+        found = {(run.example_id, run.repeat): run for run in recorded}
+
+        def made(run: ExampleRun) -> ExampleRun | None:
+            known = found.get((run.example_id, run.repeat))
+            if known is None:
+                return None
+            return replace(known, window=run.window, started_s=run.started_s).taken_over()
+
+        return tuple(map(made, runs))
+
+    def begun(
+        self,
+        config: AgentConfig,
+        earlier: AgentConfig,
+        runs: Sequence[ExampleRun],
+        extras: Sequence[ExampleRun],
+    ) -> dict[str, ExampleRun]:
+        """How far earlier runs had come with this config's answers: what the larger budget's had taken by the smaller one's round."""
+        params = workflow_kind(config.workflow).params
+        knob = params.anytime
+        if knob is None or not params.resumable:
+            return {}
+        small, large = sorted((config, earlier), key=lambda each: int(each.params[knob]))
+        taken = self._table.after(large, int(small.params[knob]))
+        found = {}
+        for run in runs:
+            cost = taken.get((run.example_id, run.repeat))
+            if cost is None or run.error or run.oracle:
+                continue
+            if cost.energy_j is not None or run.energy_j is None:
+                found[run.example_id] = _cut(run, cost)
+        return found
 
     def fingerprint(self) -> dict[str, str]:
         """What stands in a study's fingerprint for the servers that it does not have: a table is not mixed with anything else."""
@@ -151,6 +184,34 @@ class ReplayExecutor:
             "server": {"table": self._table.fingerprint},
             "energy": energy,
         }
+
+
+def _cut(run: ExampleRun, cost: Cost) -> ExampleRun:
+    """The run as far as it had come by then; what it said is not known anyway."""
+    return replace(
+        run,
+        latency_s=cost.latency_s,
+        energy=replace(run.energy, gross_j=cost.energy_j),
+        tokens_in=cost.tokens_in,
+        tokens_out=cost.tokens_out,
+        cost_usd=cost.cost_usd,
+    )
+
+
+def _continued(run: ExampleRun, past: ExampleRun | None) -> ExampleRun:
+    """The run with what an earlier one had done of it marked as paid for, as far as that goes: both were measured apart."""
+    if past is None:
+        return run
+    done, own = past.taken_over().reused, run.taken_over().reused
+    return replace(
+        run,
+        reused=Reused(
+            latency_s=min(done.latency_s, own.latency_s),
+            energy_j=min(done.energy_j, own.energy_j),
+            tokens=min(done.tokens, own.tokens),
+            cost_usd=min(done.cost_usd, own.cost_usd),
+        ),
+    )
 
 
 def declared(model: Served | Addressed) -> dict[str, Any]:

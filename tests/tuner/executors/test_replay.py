@@ -6,11 +6,13 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tuner.derive import derive
 from tuner.errors import SpecError
 from tuner.errors import TrialError
 from tuner.errors import UserError
@@ -21,7 +23,6 @@ from tuner.records import ExampleRun
 from tuner.records import PassRecord
 from tuner.spec import LoadedStudy
 from tuner.table import AtBudget
-from tuner.table import Cost
 from tuner.table import Header
 from tuner.table import RecordedConfig
 from tuner.table import Row
@@ -43,20 +44,20 @@ workflows:
 """
 
 
-def cost_of(rounds: int) -> Cost:
+def cost_of(rounds: int) -> dict[str, Any]:
     """A second, a joule and a call for each round, and half a second between."""
-    return Cost(
-        latency_s=1.5 * rounds,
-        energy_j=float(rounds),
-        tokens_in=10 * rounds,
-        tokens_out=rounds,
-        tokens_cached=0,
-        cost_usd=None,
-        llm_calls=rounds,
-        tool_calls=rounds - 1,
-        llm_s=float(rounds),
-        tool_only_s=0.0,
-    )
+    return {
+        "latency_s": 1.5 * rounds,
+        "energy_j": float(rounds),
+        "tokens_in": 10 * rounds,
+        "tokens_out": rounds,
+        "tokens_cached": 0,
+        "cost_usd": None,
+        "llm_calls": rounds,
+        "tool_calls": rounds - 1,
+        "llm_s": float(rounds),
+        "tool_only_s": 0.0,
+    }
 
 
 def row_of(config: AgentConfig, example: str, number: int, anytime: str | None) -> Row:
@@ -67,10 +68,8 @@ def row_of(config: AgentConfig, example: str, number: int, anytime: str | None) 
         config=config.hash(),
         example=example,
         score=float(number % 2 and rounds > number),
-        checkpoints=tuple(
-            AtBudget(budget=n, score=0.0, **cost_of(n).model_dump()) for n in range(1, rounds)
-        ),
-        **cost_of(rounds).model_dump(),
+        checkpoints=tuple(AtBudget(budget=n, score=0.0, **cost_of(n)) for n in range(1, rounds)),
+        **cost_of(rounds),
     )
 
 
@@ -222,20 +221,68 @@ def test_a_larger_budget_goes_on_from_what_a_smaller_one_had_done(replayed: Repl
     study = replayed()
     executor, _, task = open_executor(study)
     small, _ = run(executor, react(study, 2), task)
-    large, _ = run(executor, react(study, 4), task, past={each.example_id: each for each in small})
+    past = executor.begun(react(study, 4), react(study, 2), small, [])
+    large, _ = run(executor, react(study, 4), task, past=past)
     whole, _ = run(executor, react(study, 4), task)
     assert [each.latency_s for each in large] == [each.latency_s for each in whole]
     # The first two questions were answered within two rounds; of the others two rounds are paid for.
     assert [each.reused.latency_s for each in large[:4]] == [1.5, 3, 3, 3]
     assert (large[3].reused.energy_j, large[3].reused.tokens) == (2, 22)
     assert all(each.reused.latency_s == 0 for each in whole)
-    assert [each.started_s + each.reused.latency_s for each in large[:4]] == [0, 0, 0, 1.5]
+    assert [each.began_s for each in large[:4]] == [0, 0, 0, 1.5]
+
+
+def test_a_smaller_budget_has_nothing_left_to_pay_of_a_larger_ones_rounds(
+    replayed: Replayed,
+) -> None:
+    study = replayed()
+    executor, _, task = open_executor(study)
+    large, _ = run(executor, react(study, 4), task)
+    past = executor.begun(react(study, 2), react(study, 4), large, [])
+    small, _ = run(executor, react(study, 2), task, past=past)
+    assert all(each.reused.latency_s == each.latency_s for each in small)
+
+
+def test_nothing_was_begun_by_what_failed_or_has_no_rounds(replayed: Replayed) -> None:
+    study = replayed()
+    executor, _, task = open_executor(study)
+    first, *others = run(executor, react(study, 2), task)[0]
+    failed = [replace(first, error="cut"), replace(others[0], oracle=True), *others[1:]]
+    past = executor.begun(react(study, 4), react(study, 2), failed, [])
+    assert list(past) == [each.example_id for each in others[1:]]
+    direct = next(iter(study.space.configs(study.models) or ()))
+    assert direct.workflow == "direct"
+    assert executor.begun(direct, direct, failed, []) == {}
+
+
+def test_a_run_has_what_smaller_budgets_would_have_given_at_no_cost(replayed: Replayed) -> None:
+    study = replayed()
+    executor, _, task = open_executor(study)
+    large, _ = run(executor, react(study, 4), task)
+    small, _ = run(executor, react(study, 2), task)
+    derived = asyncio.run(executor.derive(react(study, 4), large, [], 2))
+    for made, own, whole in zip(derived, small, large, strict=True):
+        assert made is not None
+        assert (made.score, made.latency_s, made.tokens_in) == (
+            own.score,
+            own.latency_s,
+            own.tokens_in,
+        )
+        assert made.reused.latency_s == made.latency_s
+        assert (made.window, made.started_s) == (whole.window, whole.started_s)
+
+
+def test_nobody_takes_a_replayed_run_for_one_at_a_smaller_budget(replayed: Replayed) -> None:
+    study = replayed()
+    executor, _, task = open_executor(study)
+    runs, _ = run(executor, react(study, 4), task)
+    assert asyncio.run(derive(task, runs[1:5], [], 1)) == (None,) * 4
 
 
 def test_another_config_or_question_is_a_failed_trial_that_says_so(replayed: Replayed) -> None:
     study = replayed()
     executor, _, task = open_executor(study)
-    with pytest.raises(TrialError, match="the table has no answer to question"):
+    with pytest.raises(TrialError, match="the table has no answer 0 to question"):
         run(executor, react(study, 4).model_copy(update={"workflow": "lats"}), task)
 
 
