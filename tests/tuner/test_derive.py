@@ -32,6 +32,7 @@ from tuner.measure import Sample
 from tuner.records import NOT_REUSED
 from tuner.records import ExampleRun
 from tuner.records import Reading
+from tuner.records import Reused
 from tuner.space import SearchSpace
 from tuner.tasks import Example
 from tuner.tasks import Task
@@ -40,6 +41,7 @@ from workflows import AgentPack
 from workflows import Document
 from workflows import Request
 from workflows import ScriptedLLM
+from workflows import Span
 from workflows import build
 from workflows.base import Checkpoint
 from workflows.config import Knob
@@ -300,16 +302,23 @@ def test_block_by_block_it_is_the_same_as_all_at_once(load: Load) -> None:
     asyncio.run(made())
 
 
-def test_energy_of_a_checkpoint_goes_with_time_and_what_nobody_used() -> None:
-    """10 W throughout: by hand, joules are 10 times the seconds, whoever they go to."""
-    (whole,) = asyncio.run(run(react(5), TASK.search[5:]))
-    (short,) = asyncio.run(derive(TASK, [whole], [], 2))
-    assert short is not None
-    assert short.energy_j == pytest.approx(10 * short.latency_s, rel=0.15)
-    part = short.latency_s / whole.latency_s
-    assert short.energy.seconds == pytest.approx(part * whole.energy.seconds)
-    assert short.energy.idle_j == pytest.approx(2.0 * short.energy.seconds)
-    assert (short.energy.source, short.energy.scope) == ("watts", "nothing real")
+def test_what_nobody_used_is_shared_out_by_time() -> None:
+    """10 W for 12 s, of which the run's calls hold 8 s: the 40 J of the rest are 4 J for each of its 10 s."""
+    spans = [("llm", 0.0, 4.0), ("tool", 4.0, 6.0), ("llm", 6.0, 8.0)]
+    whole = replace(
+        measured(5)[5],
+        started_s=1.0,
+        latency_s=10.0,
+        spans=tuple(Span(kind, "m", start, end, "", "") for kind, start, end in spans),  # type: ignore[arg-type]
+        checkpoints=(Checkpoint(1, "a", 1, 5.0), Checkpoint(2, "a", 3, 8.0)),
+        energy=Reading(120.0, "watts", "nothing real", seconds=12.0, idle_j=24.0),
+        samples=((12.0, 120.0),),
+    )
+    assert shares([whole]) == {("e5", 0): Share(120.0, (50.0 + 20.0, 80.0 + 32.0))}
+    went_on = replace(whole, reused=Reused(6.0, 1000.0))
+    ((_, share),) = shares([went_on]).items()
+    # Its new calls hold 2 s, and the 100 J of the rest are 25 J for each of its new 4 s.
+    assert share == Share(1120.0, (None, 1000.0 + 20.0 + 50.0))
 
 
 def test_without_a_meter_there_is_no_energy_and_the_reason_stays() -> None:
