@@ -1,14 +1,20 @@
-"""The objectives by name: direction, unit and formula; a new one is a line in this table."""
+"""The objectives by name: direction, unit, formula and interval; a new one is a line in this table."""
 
+import math
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from tuner.intervals import Interval
+from tuner.intervals import mean_interval
+from tuner.intervals import quantile_interval
+from tuner.intervals import share_interval
 from tuner.records import ExampleRun
 
 JOULES_PER_WH = 3600.0
@@ -21,8 +27,9 @@ class Objective:
     """A number with a direction, made from what each question scored or cost.
 
     `amounts` turns fields of example runs, an array each, into one number a run; `summary` reduces
-    those along the last axis, so that resampled amounts go through the very same formula. Inside
-    these arrays, and only there, what was not measured is NaN.
+    those along the last axis, so that resampled amounts go through the very same formula, and `interval`
+    says how sure that is, of (questions, answers). Inside these arrays, and only there, what was
+    not measured is NaN.
     """
 
     name: str
@@ -34,21 +41,45 @@ class Objective:
     """Of ExampleRun, and columns of the same names in the store."""
     amounts: Callable[..., Amounts]
     summary: Callable[[Amounts], Amounts]
+    interval: Callable[[Amounts], Interval]
 
     def value(self, runs: Sequence[ExampleRun]) -> float | None:
-        """The objective over these runs; None when there are none, or one was not measured."""
+        """The objective over these runs, every question weighing the same; None when there are none, or one was not measured."""
         if not runs:
             return None
-        columns = ([getattr(run, field) for run in runs] for field in self.fields)
+        ordered = sorted(runs, key=lambda run: run.example_id)
+        columns = ([getattr(run, field) for run in ordered] for field in self.fields)
         amounts = self.amounts(*(np.array(column, dtype=float) for column in columns))
-        return None if np.isnan(amounts).any() else float(self.summary(amounts))
+        asked = np.array([run.example_id for run in ordered])
+        starts = np.flatnonzero(np.append(True, asked[1:] != asked[:-1]))
+        return None if np.isnan(amounts).any() else self.of(by_question(amounts, starts))
+
+    def of(self, amounts: Amounts) -> float:
+        """The objective over (questions, answers) amounts, all of them measured."""
+        return float(self.summary(amounts.reshape(-1)))
+
+
+def by_question(amounts: Amounts, starts: npt.NDArray[np.intp]) -> Amounts:
+    """(questions, answers) of amounts that stand question by question, each from its place in `starts` on.
+
+    A question that was answered less often than others has its answers there as many times over as make the rows
+    equally long, so that every question weighs the same, whatever the formula.
+    """
+    counts = np.diff(starts, append=len(amounts))
+    if (counts == 1).all():
+        return amounts[:, np.newaxis]
+    length = math.lcm(*map(int, np.unique(counts)))
+    rows = np.split(amounts, starts[1:])
+    return np.stack([np.repeat(row, length // len(row)) for row in rows])
 
 
 def _mean(amounts: Amounts) -> Amounts:
     return np.asarray(amounts.mean(axis=-1))
 
 
-def _quantile(share: float) -> Callable[[Amounts], Amounts]:
+def _quantile(
+    share: float,
+) -> tuple[Callable[[Amounts], Amounts], Callable[[Amounts], Interval]]:
     def summary(amounts: Amounts) -> Amounts:
         # As np.quantile interpolates, at a third of its time on many short rows.
         ordered = np.sort(amounts, axis=-1)
@@ -58,23 +89,26 @@ def _quantile(share: float) -> Callable[[Amounts], Amounts]:
         below, above = ordered[..., low], ordered[..., high]
         return np.asarray(below + (above - below) * (position - low))
 
-    return summary
+    return summary, partial(quantile_interval, share=share)
 
 
 def _same(amounts: Amounts) -> Amounts:
     return amounts
 
 
+_SHARE = _mean, share_interval
+_MEAN = _mean, mean_interval
+
 OBJECTIVES: Mapping[str, Objective] = {
     objective.name: objective
     for objective in (
-        Objective("accuracy", "maximize", "share", "nothing", ("score",), _same, _mean),
-        Objective("latency_mean_s", "minimize", "s", "nothing", ("latency_s",), _same, _mean),
+        Objective("accuracy", "maximize", "share", "nothing", ("score",), _same, *_SHARE),
+        Objective("latency_mean_s", "minimize", "s", "nothing", ("latency_s",), _same, *_MEAN),
         Objective(
-            "latency_p50_s", "minimize", "s", "nothing", ("latency_s",), _same, _quantile(0.5)
+            "latency_p50_s", "minimize", "s", "nothing", ("latency_s",), _same, *_quantile(0.5)
         ),
         Objective(
-            "latency_p95_s", "minimize", "s", "nothing", ("latency_s",), _same, _quantile(0.95)
+            "latency_p95_s", "minimize", "s", "nothing", ("latency_s",), _same, *_quantile(0.95)
         ),
         Objective(
             "energy_wh",
@@ -83,9 +117,9 @@ OBJECTIVES: Mapping[str, Objective] = {
             "meter",
             ("energy_j",),
             lambda joules: joules / JOULES_PER_WH,
-            _mean,
+            *_MEAN,
         ),
-        Objective("cost_usd", "minimize", "$/query", "prices", ("cost_usd",), _same, _mean),
+        Objective("cost_usd", "minimize", "$/query", "prices", ("cost_usd",), _same, *_MEAN),
         Objective(
             "tokens_total",
             "minimize",
@@ -93,7 +127,7 @@ OBJECTIVES: Mapping[str, Objective] = {
             "tokens",
             ("tokens_in", "tokens_out"),
             lambda tokens_in, tokens_out: tokens_in + tokens_out,
-            _mean,
+            *_MEAN,
         ),
     )
 }

@@ -8,12 +8,19 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import replace
+from string import ascii_lowercase
 
 import numpy as np
 
 from tuner import front
+from tuner.condition import Condition
+from tuner.intervals import Interval
+from tuner.intervals import difference_interval
 from tuner.objectives import OBJECTIVES
 from tuner.objectives import Objective
+from tuner.objectives import by_question
 from tuner.records import TrialRecord
 from tuner.spec import LoadedStudy
 from tuner.store import Store
@@ -22,12 +29,35 @@ from tuner.tasks import Split
 DRAWS = 200
 """Resamples of the questions; a membership of 0.9 is then known to ± 0.04."""
 
+PAIR_DRAWS = 1000
+"""Resamples by which the points shown are told apart: what happens by chance in 1 % of them then does so ten times."""
+
 SEED = 0
 """Of the resampling, so that the same study prints the same figures."""
 
+NEAR = 0.1
+"""Membership from which a config that others dominate is worth another measurement."""
+
+MOST_NEAR = 10
+"""Configs near the front at most, the likeliest: the holdout pass measures them all."""
+
+MOST_INFEASIBLE = 10
+"""Points shown at most that break a constraint, the nearest misses."""
 
 LEFT_OUT = "the time was up before its turn came"
 """Why a trial that was asked for was never run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """How much worse a config is on the holdout questions than it was on the search questions, in the objective's unit.
+
+    The search shows the configs that looked best, and hence also those that were lucky: they drop.
+    """
+
+    value: float
+    """Below 0 where it is better."""
+    interval: Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +67,26 @@ class Point:
     trial: TrialRecord
     split: Split
     values: Mapping[str, float]
-    intervals: Mapping[str, tuple[float, float]]
-    """95 % confidence: Wilson for shares of right and wrong answers, bootstrap over questions otherwise."""
+    """Objectives and constrained quantities; every question weighs the same, however often it was answered."""
+    intervals: Mapping[str, Interval]
+    """95 % confidence, by the method that fits the quantity; an end that so few questions do not tell is infinite."""
     on_front: bool
-    """Whether no other trial measured on this split dominates it."""
+    """Whether no other feasible trial measured on this split dominates it, and it is feasible itself."""
     membership: float
     """Share of paired bootstrap resamples of the questions in which none does."""
     n: int
+    """Questions."""
+    group: str = ""
+    """A letter for each set of points shown that cannot be told apart, of which it is one; empty where it can be told from all."""
+    excess: Mapping[str, float] = field(default_factory=dict)
+    """By how much it breaks each constraint that it breaks, in that quantity's unit."""
+    drop: Mapping[str, Drop] = field(default_factory=dict)
+    """On the holdout questions: how far it fell, by objective."""
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it is within the constraints on this split, and was so when the search was told of it."""
+        return self.trial.feasible and not self.excess
 
 
 def open_results(study: LoadedStudy) -> Store:
@@ -54,13 +97,11 @@ def open_results(study: LoadedStudy) -> Store:
 
 
 def counted(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Trials that count against the budget: those that ended, less replays and what was never run."""
+    """Trials that count against the budget: those that ended, less what cost nothing and what was never run."""
     return [
         trial
         for trial in trials
-        if trial.state in ("complete", "failed")
-        and trial.replay_of is None
-        and trial.failure != LEFT_OUT
+        if trial.state in ("complete", "failed") and not trial.is_free and trial.failure != LEFT_OUT
     ]
 
 
@@ -82,6 +123,15 @@ class Front:
     """The feasible trials that no other dominates on the search questions."""
     confirmed: tuple[Point, ...]
     """The trials measured again, on all holdout questions; some may be dominated there."""
+    near: tuple[Point, ...] = ()
+    """Feasible trials that others dominate on the search questions, perhaps by chance; the likeliest members first."""
+    infeasible: tuple[Point, ...] = ()
+    """Trials that broke a constraint on the search questions, the nearest misses first."""
+
+    @property
+    def candidates(self) -> tuple[Point, ...]:
+        """The points worth confirming on the holdout questions."""
+        return (*self.search, *self.near)
 
     @classmethod
     def read(
@@ -95,94 +145,242 @@ class Front:
         if store is None:
             with closing(open_results(study)) as opened:
                 return cls.read(study, opened, deployable=deployable)
-        names, sizes = study.spec.objectives, study.task_options
         trials = [
             trial
-            for trial in evaluated(store.trials())
+            for trial in _whole(store)
             if not deployable or (trial.config is not None and not trial.config.oracle)
         ]
+        searched = _Sample.read(study, store, trials, "search")
+        again = _Sample.read(study, store, trials, "holdout")
+        search, near = _front_and_near(searched.within())
         return cls(
-            names,
-            _points(store, trials, names, "search", sizes.examples, front_only=True),
-            _points(store, trials, names, "holdout", sizes.holdout, front_only=False),
+            study.spec.objectives,
+            search=search,
+            confirmed=_confirmed(again.within(), searched),
+            near=near,
+            infeasible=_misses(searched),
         )
 
 
-def _points(
-    store: Store,
-    candidates: Sequence[TrialRecord],
-    objectives: Sequence[str],
-    split: Split,
-    questions: int,
-    *,
-    front_only: bool,
-) -> tuple[Point, ...]:
-    chosen = [OBJECTIVES[name] for name in objectives]
-    trials, amounts = _measured(store, candidates, chosen, split, questions)
-    if not trials:
-        return ()
-    values = np.stack([o.summary(amounts[:, k]) for k, o in enumerate(chosen)], axis=1)
-    directions = [objective.direction for objective in chosen]
-    oriented = front.oriented(values, directions)
-    on_front = front.non_dominated(oriented)
-    shown = [index for index in range(len(trials)) if on_front[index] or not front_only]
-    draws = _draws(amounts, chosen)
-    shares = front.membership(front.oriented(draws, directions), shown)
-    ranked = sorted(zip(shown, shares, strict=True), key=lambda pair: tuple(oriented[pair[0]]))
-    return tuple(
-        Point(
-            trial=trials[index],
+def hypervolume_gain(
+    study: LoadedStudy, store: Store, last: int
+) -> tuple[float, float, float] | None:
+    """What the `last` trials that count against the budget added to the front's hypervolume, as a share of it before.
+
+    With its 95 % interval, over the same resampled questions for all trials, and turned round (Davison and Hinkley 1997,
+    chapter 5): resampling adds luck to luck, and what it adds is taken off. An interval that reaches down to 0 says that
+    the gain may be luck. The volume reaches from the best to the worst value of any feasible trial, each objective
+    scaled to that range. None before there are trials to compare, or where the front had no volume.
+    """
+    ended = counted(store.trials())
+    sample = _Sample.read(study, store, _whole(store), "search").within()
+    if len(ended) <= last or len(sample.trials) < 2:
+        return None
+    earlier = np.array([trial.number < ended[-last].number for trial in sample.trials])
+    values = sample.values()
+    low, high = values.min(axis=0), values.max(axis=0)
+    draws = np.concatenate([values[np.newaxis], sample.draws(DRAWS)])
+    scaled = (draws - low) / np.where(high > low, high - low, 1.0)
+    reference = np.ones(len(sample.objectives))
+    before = front.hypervolumes(scaled[:, earlier], reference)
+    if before[0] == 0.0:
+        return None
+    gains = (front.hypervolumes(scaled, reference) - before) / before[0]
+    least, most = np.quantile(gains[1:], [0.025, 0.975])
+    gain = float(gains[0])
+    return gain, 2 * gain - float(most), 2 * gain - float(least)
+
+
+# How trials are compared
+
+
+def _whole(store: Store) -> list[TrialRecord]:
+    """The trials that were given every question, as far as that is not for their runs to say."""
+    return [trial for trial in evaluated(store.trials()) if trial.stopped is None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """What trials measured on all questions of a split."""
+
+    split: Split
+    questions: int
+    objectives: tuple[Objective, ...]
+    constraints: Mapping[str, Condition]
+    trials: tuple[TrialRecord, ...]
+    amounts: tuple[Mapping[str, front.Floats], ...]
+    """Of each trial, by quantity: (questions, answers), the questions in the same order for all."""
+
+    @classmethod
+    def read(
+        cls, study: LoadedStudy, store: Store, candidates: Sequence[TrialRecord], split: Split
+    ) -> "_Sample":
+        """The candidates with whole measurements; an interrupted pass cannot be paired with whole ones."""
+        sizes = study.task_options
+        questions = sizes.examples if split == "search" else sizes.holdout
+        measured = [OBJECTIVES[name] for name in study.measured()]
+        names = list(dict.fromkeys(field for each in measured for field in each.fields))
+        rows = store.fields(split, [*names, "repeat"])
+        trials, amounts = [], []
+        for trial in candidates:
+            *columns, repeats = rows[trial.trial_id].T if trial.trial_id in rows else ((),)
+            starts = np.flatnonzero(np.asarray(repeats) == 0)
+            if len(starts) != questions:
+                continue
+            known = dict(zip(names, columns, strict=True))
+            each = {o.name: o.amounts(*(known[field] for field in o.fields)) for o in measured}
+            if not any(np.isnan(found).any() for found in each.values()):
+                trials.append(trial)
+                amounts.append({name: by_question(found, starts) for name, found in each.items()})
+        return cls(
             split=split,
-            values=dict(zip(objectives, map(float, values[index]), strict=True)),
-            intervals={
-                objective.name: _interval(objective, amounts[index, k], draws[:, index, k])
-                for k, objective in enumerate(chosen)
+            questions=questions,
+            objectives=tuple(OBJECTIVES[name] for name in study.spec.objectives),
+            constraints={
+                name: Condition.parse(text) for name, text in study.spec.constraints.items()
             },
-            on_front=bool(on_front[index]),
-            membership=float(share),
-            n=amounts.shape[2],
+            trials=tuple(trials),
+            amounts=tuple(amounts),
         )
-        for index, share in ranked
+
+    def at(self, places: Sequence[int]) -> "_Sample":
+        """The trials at these places, in this order."""
+        return replace(
+            self,
+            trials=tuple(self.trials[place] for place in places),
+            amounts=tuple(self.amounts[place] for place in places),
+        )
+
+    def within(self) -> "_Sample":
+        """The trials that the search was told are within the constraints."""
+        return self.at([place for place, trial in enumerate(self.trials) if trial.feasible])
+
+    def values(self) -> front.Floats:
+        """(trials, objectives), turned so that smaller is better."""
+        rows = [[o.of(amounts[o.name]) for o in self.objectives] for amounts in self.amounts]
+        return self._oriented(np.array(rows, dtype=np.float64))
+
+    def draws(self, count: int) -> front.Floats:
+        """(draws, trials, objectives), turned likewise: each draw over the same resampled questions for every trial."""
+        indices = front.resample_indices(self.questions, count, SEED)
+        columns = [
+            [o.summary(each[o.name][indices].reshape(count, -1)) for each in self.amounts]
+            for o in self.objectives
+        ]
+        return self._oriented(np.array(columns, dtype=np.float64).transpose(2, 1, 0))
+
+    def _oriented(self, values: front.Floats) -> front.Floats:
+        return front.oriented(values, [objective.direction for objective in self.objectives])
+
+    def excess(self, amounts: Mapping[str, front.Floats]) -> dict[str, float]:
+        """By how much a trial breaks each constraint that it breaks."""
+        found = {}
+        for name, bound in self.constraints.items():
+            value = OBJECTIVES[name].of(amounts[name])
+            if not bound.holds(value):
+                found[name] = abs(value - float(bound.value))
+        return found
+
+    def groups(self) -> list[str]:
+        """Of each trial, the letters of the sets of trials that it cannot be told apart from."""
+        letters = [""] * len(self.trials)
+        if len(self.trials) > 1:
+            same = front.alike(self.draws(PAIR_DRAWS))
+            for number, members in enumerate(front.groups(same)):
+                for member in members:
+                    letters[member] += _letter(number)
+        return letters
+
+    def points(
+        self, on_front: front.Flags, memberships: front.Floats, groups: Sequence[str]
+    ) -> tuple[Point, ...]:
+        """Every trial as a point."""
+        each = zip(self.trials, self.amounts, on_front, memberships, groups, strict=True)
+        return tuple(self._point(*every) for every in each)
+
+    def _point(
+        self,
+        trial: TrialRecord,
+        amounts: Mapping[str, front.Floats],
+        on_front: bool,
+        membership: float,
+        group: str,
+    ) -> Point:
+        return Point(
+            trial=trial,
+            split=self.split,
+            values={name: OBJECTIVES[name].of(each) for name, each in amounts.items()},
+            intervals={name: OBJECTIVES[name].interval(each) for name, each in amounts.items()},
+            on_front=bool(on_front),
+            membership=float(membership),
+            n=self.questions,
+            group=group,
+            excess=self.excess(amounts),
+        )
+
+
+def _front_and_near(sample: _Sample) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
+    """The front, best in the first objective first, and what is near it, the likeliest members first."""
+    if not sample.trials:
+        return (), ()
+    values = sample.values()
+    on_front = front.non_dominated(values)
+    shares = front.membership(sample.draws(DRAWS), range(len(sample.trials)))
+    members = sorted(np.flatnonzero(on_front).tolist(), key=lambda place: tuple(values[place]))
+    others = np.flatnonzero(~on_front & (shares >= NEAR)).tolist()
+    shown = [*members, *sorted(others, key=lambda place: -shares[place])[:MOST_NEAR]]
+    together = sample.at(shown)
+    points = together.points(on_front[shown], shares[shown], together.groups())
+    return points[: len(members)], points[len(members) :]
+
+
+def _confirmed(sample: _Sample, searched: _Sample) -> tuple[Point, ...]:
+    """The trials of a second measurement, best in the first objective first, and how far they fell since the first."""
+    if not sample.trials:
+        return ()
+    values = sample.values()
+    within = [place for place, each in enumerate(sample.amounts) if not sample.excess(each)]
+    on_front, shares = np.zeros(len(values), dtype=np.bool_), np.zeros(len(values))
+    on_front[within] = front.non_dominated(values[within])
+    shares[within] = front.membership(sample.draws(DRAWS)[:, within], range(len(within)))
+    order = sorted(range(len(values)), key=lambda place: tuple(values[place]))
+    ordered = sample.at(order)
+    points = ordered.points(on_front[order], shares[order], ordered.groups())
+    first = dict(zip((trial.trial_id for trial in searched.trials), searched.amounts, strict=True))
+    return tuple(
+        replace(point, drop=_drops(sample.objectives, point, first[point.trial.trial_id]))
+        if point.trial.trial_id in first
+        else point
+        for point in points
     )
 
 
-def _measured(
-    store: Store,
-    candidates: Sequence[TrialRecord],
-    objectives: Sequence[Objective],
-    split: Split,
-    questions: int,
-) -> tuple[list[TrialRecord], front.Floats]:
-    """Feasible candidates with whole measurements on a split, and their (trials, objectives, questions) amounts."""
-    names = list(dict.fromkeys(field for objective in objectives for field in objective.fields))
-    fields = store.fields(split, names)
-    trials, amounts = [], []
-    for trial in candidates:
-        rows = fields.get(trial.trial_id)
-        if rows is None or len(rows) < questions or not trial.feasible:
-            continue  # an interrupted pass cannot be paired with whole ones
-        columns = dict(zip(names, rows.T, strict=True))
-        each = [o.amounts(*(columns[field] for field in o.fields)) for o in objectives]
-        if not np.isnan(each).any():
-            trials.append(trial)
-            amounts.append(each)
-    return trials, np.array(amounts, dtype=np.float64)
+def _drops(
+    objectives: Sequence[Objective], point: Point, before: Mapping[str, front.Floats]
+) -> dict[str, Drop]:
+    drops = {}
+    for o in objectives:
+        now = point.values[o.name], point.intervals[o.name]
+        then = o.of(before[o.name]), o.interval(before[o.name])
+        worse, better = (then, now) if o.direction == "maximize" else (now, then)
+        drops[o.name] = Drop(worse[0] - better[0], difference_interval(*worse, *better))
+    return drops
 
 
-def _draws(amounts: front.Floats, objectives: Sequence[Objective]) -> front.Floats:
-    """(draws, trials, objectives): every objective over the same resampled questions for every trial."""
-    indices = front.resample_indices(amounts.shape[2], DRAWS, SEED)
-    columns = [
-        np.stack([objective.summary(row[indices]) for row in amounts[:, k]], axis=1)
-        for k, objective in enumerate(objectives)
-    ]
-    return np.stack(columns, axis=2)
+def _misses(sample: _Sample) -> tuple[Point, ...]:
+    """The trials that broke a constraint, those that broke it by the smallest part of its bound first."""
+    broke = [place for place, trial in enumerate(sample.trials) if not trial.feasible]
+
+    def part(place: int) -> float:
+        excess = sample.excess(sample.amounts[place])
+        bounds = {name: abs(float(sample.constraints[name].value)) or 1.0 for name in excess}
+        return max((over / bounds[name] for name, over in excess.items()), default=0.0)
+
+    nearest = sorted(broke, key=part)[:MOST_INFEASIBLE]
+    none = np.zeros(len(nearest))
+    return sample.at(nearest).points(none > 0, none, [""] * len(nearest))
 
 
-def _interval(
-    objective: Objective, amounts: front.Floats, draws: front.Floats
-) -> tuple[float, float]:
-    if objective.unit == "share" and np.isin(amounts, (0.0, 1.0)).all():
-        return front.wilson(float(amounts.sum()), len(amounts))
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+def _letter(number: int) -> str:
+    """a … z, then a1 … z1, and so on."""
+    return ascii_lowercase[number % 26] + (str(number // 26) if number >= 26 else "")

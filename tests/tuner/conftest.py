@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import field
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,11 @@ class Found:
     feasible: bool = True
     replay_of: int | None = None
     failure: str | None = None
+    derived_from: int | None = None
+    reused_from: str | None = None
+    stopped: str | None = None
+    repeats: Mapping[int, Sequence[tuple[float, float, float | None]]] = field(default_factory=dict)
+    """More answers to search questions, by their places."""
 
 
 KEPT = """\
@@ -313,11 +319,11 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Folders of studies whose trials found this, each made once; not to be written to."""
     folders: dict[str, Path] = {}
 
-    def make(found: Sequence[Found], provenance: Mapping[str, Any]) -> Path:
-        key = repr((found, provenance))
+    def make(found: Sequence[Found], provenance: Mapping[str, Any], extra: str) -> Path:
+        key = repr((found, provenance, extra))
         if key not in folders:
             folders[key] = tmp_path_factory.mktemp("kept")
-            _keep_study(folders[key], found, provenance)
+            _keep_study(folders[key], found, provenance, extra)
         return folders[key]
 
     return make
@@ -327,21 +333,25 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def keep(tmp_path: Path, kept: Callable[..., Path]) -> Keep:
     """Writes a study, and what trials found into its storage as a run would, by Optuna and Store."""
 
-    def keep(*found: Found, provenance: Mapping[str, Any] = PROVENANCE) -> LoadedStudy:
-        shutil.copytree(kept(found, provenance), tmp_path, dirs_exist_ok=True)
+    def keep(
+        *found: Found, provenance: Mapping[str, Any] = PROVENANCE, extra: str = ""
+    ) -> LoadedStudy:
+        shutil.copytree(kept(found, provenance, extra), tmp_path, dirs_exist_ok=True)
         return load_study(tmp_path / "study.yaml")
 
     return keep
 
 
-def _keep_study(folder: Path, found: Sequence[Found], provenance: Mapping[str, Any]) -> None:
+def _keep_study(
+    folder: Path, found: Sequence[Found], provenance: Mapping[str, Any], extra: str
+) -> None:
     models = list(provenance["models"])
     space = (
         KEPT_SPACE if len(models) == 1 else f"{KEPT_SPACE}    judge_model: [{', '.join(models)}]\n"
     )
     (folder / "space.yaml").write_text(space)
     named = "".join(KEPT_MODEL.replace("NAME", name) for name in models)
-    (folder / "study.yaml").write_text(KEPT + named + KEPT_AIMS)
+    (folder / "study.yaml").write_text(KEPT + named + KEPT_AIMS + extra)
     for name, rows in KEPT_ROWS.items():
         (folder / name).write_text("\n".join(map(json.dumps, rows)))
     study = load_study(folder / "study.yaml")
@@ -372,17 +382,29 @@ def _keep_trial(
     trial = optuna_study.ask()
     assert study.space.sample(trial, study.models) == config
     trial_id = store.trial_id(trial.number)
-    store.save_config(trial_id, config)
+    store.save_config(
+        trial_id, config, derived_from=found.derived_from, reused_from=found.reused_from
+    )
     for split, rows in (("search", found.search), ("holdout", found.holdout)):
         for sitting, (example, row) in enumerate(zip(task.examples(split), rows, strict=False)):
             run = replace(run_of(example.id, *row), window=sitting)
             store.save_run(trial_id, split, run, owner="test", search_s=1.0)
+    for place, rows in found.repeats.items():
+        for repeat, row in enumerate(rows, start=1):
+            run = replace(run_of(task.examples("search")[place].id, *row), repeat=repeat)
+            store.save_run(trial_id, "search", run, owner="test", search_s=1.0)
     if found.failure is not None:
         store.finish(trial_id, failure=found.failure)
         optuna_study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
     runs = store.runs(trial_id, "search")
-    values = {name: OBJECTIVES[name].value(runs) for name in study.spec.objectives}
+    values = {name: OBJECTIVES[name].value(runs) for name in study.measured()}
     known = {name: 0.0 if value is None else value for name, value in values.items()}
-    store.finish(trial_id, values=known, feasible=found.feasible, replay_of=found.replay_of)
-    optuna_study.tell(trial, list(known.values()))
+    store.finish(
+        trial_id,
+        values=known,
+        feasible=found.feasible,
+        replay_of=found.replay_of,
+        stopped=found.stopped,
+    )
+    optuna_study.tell(trial, [known[name] for name in study.spec.objectives])

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from hypothesis import assume
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -88,44 +87,131 @@ def test_membership_is_asked_for_some_points_and_answers_in_their_order():
     assert front.membership(draws, []).tolist() == []
 
 
-shares = st.floats(0, 1).map(lambda share: round(share, 3))
+def test_of_many_points_those_that_are_never_on_a_front_have_no_share_and_take_none_away():
+    rng = np.random.default_rng(0)
+    draws = rng.normal(rng.normal(size=(1, 60, 3)), 0.3, size=(40, 60, 3))
+    expected = np.mean([front.non_dominated(draw) for draw in draws], axis=0)
+    assert (expected == 0).any()
+    assert front.membership(draws, range(60)).tolist() == pytest.approx(expected.tolist())
 
 
-@given(tables(shares, rows=(1, 8), columns=(2, 4)), st.sampled_from([2.0, 0.5, 1024.0]))
-def test_the_knee_does_not_depend_on_units(values, scale):
-    """Powers of two, so that scaling itself rounds nothing."""
-    scaled = values.copy()
-    scaled[:, 0] *= scale
-    assert front.knee(scaled) == front.knee(values)
+# Hypervolume
+
+grid = st.integers(0, 4).map(float)
 
 
-@given(tables(shares, rows=(2, 8), columns=(2, 4)))
-def test_the_knee_is_never_worst_in_anything_where_a_balanced_point_exists(values):
-    span = values.max(axis=0) - values.min(axis=0)
-    assume((span > 0).all())
-    scaled = (values - values.min(axis=0)) / span
-    assume(bool((np.linalg.norm(scaled, axis=1) < 0.999).any()))
-    assert (scaled[front.knee(values)] < 1).all()
+@given(tables(grid, rows=(1, 6), columns=(1, 4)))
+def test_the_hypervolume_is_the_number_of_cells_that_points_dominate(values):
+    """On whole numbers the volume is so many unit cells, counted one by one."""
+    edges = np.stack(
+        np.meshgrid(*[np.arange(4.0)] * values.shape[1], indexing="ij"), axis=-1
+    ).reshape(-1, values.shape[1])
+    cells = (edges[:, None] >= values[None]).all(axis=2).any(axis=1).sum()
+    assert front.hypervolume(values, np.full(values.shape[1], 4.0)) == pytest.approx(cells)
 
 
-def test_the_knee_is_the_balanced_point():
-    extremes = [[0.0, 10.0, 5.0], [3.0, 0.0, 5.0], [1.0, 2.0, 5.0]]
-    assert front.knee(np.array(extremes)) == 2
-    assert front.knee(np.array([[7.0, 7.0]])) == 0
-    assert front.knee(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])) == 0  # a tie: the first
+@given(
+    tables(st.floats(0, 1).map(lambda x: round(x, 3)), rows=(1, 12), columns=(2, 5)),
+    st.floats(0.5, 1.2),
+)
+def test_the_hypervolume_is_what_optuna_computes(values, edge):
+    from optuna._hypervolume import compute_hypervolume
+
+    reference = np.full(values.shape[1], edge)
+    inside = values[(values <= edge).all(axis=1)]
+    # Points beyond the reference are cut to it here; Optuna takes none, and they add nothing.
+    expected = compute_hypervolume(inside, reference) if len(inside) else 0.0
+    assert front.hypervolume(values, reference) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_hypervolume_is_the_share_of_random_places_that_points_dominate():
+    rng = np.random.default_rng(1)
+    values = rng.random((40, 3)) ** 0.5
+    places = rng.random((100_000, 3))
+    share = (places[:, None] >= values[None]).all(axis=2).any(axis=1).mean()
+    assert front.hypervolume(values, np.ones(3)) == pytest.approx(share, abs=0.01)
+
+
+def test_no_points_have_no_hypervolume():
+    assert front.hypervolume(np.empty((0, 3)), np.ones(3)) == 0.0
+    assert front.hypervolumes(np.empty((2, 0, 3)), np.ones(3)).tolist() == [0.0, 0.0]
 
 
 @given(tables(rows=(1, 8), columns=(2, 3)), st.data())
-def test_an_extreme_is_best_and_among_equals_not_dominated(values, data):
-    column = data.draw(st.integers(0, values.shape[1] - 1))
-    index = front.extreme(values, column)
-    assert values[index, column] == values[:, column].min()
-    assert not any(dominates(other, values[index]) for other in values)
+def test_a_point_adds_to_the_hypervolume_only_where_none_dominates_it(values, data):
+    place = data.draw(st.integers(0, len(values) - 1))
+    reference = np.full(values.shape[1], 5.0)
+    whole = front.hypervolume(values, reference)
+    rest = np.delete(values, place, axis=0)
+    without = front.hypervolume(rest, reference)
+    assert without <= whole + 1e-9
+    is_beaten = any((other <= values[place]).all() for other in rest)
+    assert (whole - without > 1e-9) == (not is_beaten)
 
 
-def test_the_extreme_of_equals_is_their_knee():
-    values = np.array([[0.0, 9.0, 0.0], [0.0, 0.0, 9.0], [0.0, 2.0, 2.0], [1.0, 0.0, 0.0]])
-    assert front.extreme(values, 0) == 2
+@given(cubes)
+def test_draws_have_the_hypervolumes_of_their_points(draws):
+    reference = np.full(draws.shape[2], 2.0)
+    expected = [front.hypervolume(draw, reference) for draw in draws]
+    assert front.hypervolumes(draws, reference).tolist() == pytest.approx(expected)
+
+
+def test_many_draws_of_many_points_have_the_hypervolumes_of_their_points():
+    rng = np.random.default_rng(2)
+    draws = rng.normal(rng.random((1, 300, 3)), 0.05, size=(30, 300, 3))
+    expected = [front.hypervolume(draw[front.non_dominated(draw)], np.ones(3)) for draw in draws]
+    assert front.hypervolumes(draws, np.ones(3)).tolist() == pytest.approx(expected)
+
+
+# Groups
+
+
+def test_points_are_told_apart_by_an_objective_in_which_one_is_nearly_always_better():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(400, 3, 2))
+    draws = noise + np.array([[0.0, 0.0], [0.5, 0.5], [0.0, 9.0]])
+    assert front.alike(draws).tolist() == [
+        [True, True, False],
+        [True, True, False],
+        [False, False, True],
+    ]
+
+
+def test_points_that_are_never_better_are_not_told_apart():
+    certain = np.repeat(np.array([[[1.0, 2.0], [1.0, 2.0], [1.0, 2.1]]]), 50, axis=0)
+    assert front.alike(certain).tolist() == [
+        [True, True, False],
+        [True, True, False],
+        [False, False, True],
+    ]
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_of_points_that_are_the_same_few_pairs_are_told_apart(confidence):
+    """Their estimates differ by chance, and draws surround the estimates: the chance of a wrong distinction is bounded."""
+    rng = np.random.default_rng(3)
+    wrong = []
+    for _ in range(400):
+        estimates = rng.normal(size=(1, 2, 3))
+        draws = estimates + rng.normal(size=(1000, 2, 3))
+        wrong.append(not front.alike(draws, confidence)[0, 1])
+    assert 0 < np.mean(wrong) <= 1 - confidence + 0.02
+
+
+relations = st.integers(1, 7).flatmap(
+    lambda size: hnp.arrays(np.bool_, (size, size)).map(
+        lambda flags: flags | flags.T | np.eye(size, dtype=bool)
+    )
+)
+
+
+@given(relations)
+def test_groups_are_the_largest_sets_of_points_that_are_all_the_same(same):
+    size = len(same)
+    subsets = [tuple(k for k in range(size) if bits >> k & 1) for bits in range(1, 2**size)]
+    cliques = [each for each in subsets if all(same[a, b] for a in each for b in each)]
+    largest = [a for a in cliques if not any(set(a) < set(b) for b in cliques)]
+    assert front.groups(same) == sorted(each for each in largest if len(each) > 1)
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 3))
@@ -134,26 +220,3 @@ def test_resampled_positions_are_questions_and_repeat_with_their_seed(count, dra
     assert indices.shape == (draws, count)
     assert ((indices >= 0) & (indices < count)).all()
     assert (indices == front.resample_indices(count, draws, seed)).all()
-
-
-@pytest.mark.parametrize(
-    ("successes", "count", "low", "high"),
-    [  # Newcombe 1998 (Statistics in Medicine 17), table I, method 3
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson_gives_published_intervals(successes, count, low, high):
-    assert front.wilson(successes, count) == pytest.approx((low, high), abs=5e-5)
-
-
-@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_holds_the_share_and_turns_with_it(pair):
-    successes, count = pair
-    low, high = front.wilson(successes, count)
-    assert 0 <= low <= successes / count <= high <= 1
-    assert low < high
-    turned = front.wilson(count - successes, count)
-    assert (1 - turned[1], 1 - turned[0]) == pytest.approx((low, high))

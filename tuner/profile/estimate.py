@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tuner.forecast import Amount
 from tuner.front import resample_indices
-from tuner.front import wilson
+from tuner.intervals import wilson
 from tuner.load import P95_NEEDS
 from tuner.load import P99_NEEDS
 from tuner.results import SEED

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.front import wilson
+from tuner.intervals import wilson
 from tuner.profile.estimate import Value
 from tuner.profile.estimate import blurred
 from tuner.profile.estimate import mean
