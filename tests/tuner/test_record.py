@@ -1,5 +1,6 @@
 """What of a study goes into a table, and what is run so that a table tells of a whole space."""
 
+import asyncio
 import gzip
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tuner.derive import derive
+from tuner.derive import with_budget
 from tuner.errors import UserError
 from tuner.executors.replay import ReplayExecutor
 from tuner.record import largest
@@ -108,6 +111,26 @@ def test_a_study_is_recorded_as_far_as_it_is(keep: Any, found: Any, tmp_path: Pa
     assert [run.energy_j for run in runs] == [12, None, 13, 12, 13, 12]
     assert runs[0].energy.source == "replayed cpu-estimate"
     assert [run.score for run in table.runs(four.config)] == [1] * 4
+
+
+def test_a_table_tells_of_smaller_budgets_what_derived_runs_would(
+    keep: Any, found: Any, tmp_path: Path
+) -> None:
+    keep(found("react", {"max_steps": 6}, search=[(1, 2, 12), (0, 2, None), (0, 3, 13), (1, 2, 9)]))
+    study = load_study(tmp_path / "study.yaml")
+    table, store = read_table(study), Store.open(study.storage_url, study.spec.name)
+    (trial,) = store.trials()
+    runs = store.runs(trial.trial_id, "search")
+    store.close()
+    assert trial.config is not None
+    small = with_budget(trial.config, 1)
+    derived = asyncio.run(derive(study.load_task(), runs, (), 1))
+    for told, made in zip(table.runs(small), derived, strict=True):
+        assert made is not None
+        for name in ("score", "latency_s", "energy_j", "tokens_in", "llm_calls", "tool_calls"):
+            wanted = getattr(made, name)
+            assert getattr(told, name) == (wanted and pytest.approx(wanted, abs=1e-6)), name
+    assert [run.score for run in table.runs(small)] == [1, 1, 1, 1]  # it was right, and went on
 
 
 def test_of_several_trials_of_a_config_the_complete_one_is_recorded(
