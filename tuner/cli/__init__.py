@@ -29,6 +29,7 @@ VERBS: Mapping[str, str] = {
     "ask": "tuner.cli.ask",
     "forecast": "tuner.cli.forecast",
     "profile": "tuner.cli.profile",
+    "record": "tuner.cli.record",
     "dashboard": "tuner.cli.dashboard",
 }
 """Verb to the module whose function of the same name it is."""
