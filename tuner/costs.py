@@ -4,6 +4,7 @@ Apart from `objectives`, which summarises what is optimised: here is everything 
 as an export carries it and as a forecast starts from it.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -21,16 +22,14 @@ from pydantic import ValidationError
 from tuner.errors import UserError
 from tuner.forecast import Amount
 from tuner.forecast import Measured
-from tuner.front import resample_indices
 from tuner.measure.window import total
 from tuner.objectives import JOULES_PER_WH
+from tuner.objectives import OBJECTIVES
 from tuner.published import load_paper
 from tuner.records import ExampleRun
 from tuner.records import Reading
 from tuner.records import TrialRecord
 from tuner.records import as_made
-from tuner.results import DRAWS
-from tuner.results import SEED
 from tuner.spec import LoadedStudy
 from tuner.store import Store
 from workflows.config import AgentFile
@@ -50,7 +49,7 @@ class Energy(_Data):
     scope: str
     gross_wh: float | None
     interval_wh: tuple[float, float] | None = Field(
-        strict=False, description="95 %, from resampling the questions"
+        strict=False, description="95 %, over the questions"
     )
     idle_wh: float | None
     net_wh: float | None
@@ -144,14 +143,13 @@ def _once_each(readings: Sequence[Reading], field: str) -> str:
 
 
 def _interval_wh(runs: Sequence[ExampleRun]) -> tuple[float, float] | None:
-    """By the very resampling that `tuner front` uses, so that both print the same interval; None for one query."""
-    if len(runs) < 2:
+    """The very one that `tuner front` prints; None where too few questions tell of none."""
+    energy = OBJECTIVES["energy_wh"]
+    answers = energy.answers(runs)
+    if answers is None:
         return None
-    ordered = sorted(runs, key=lambda run: (run.example_id, run.repeat))
-    each_wh = np.array([run.energy_j for run in ordered], dtype=float) / JOULES_PER_WH
-    draws = each_wh[resample_indices(len(runs), DRAWS, SEED)].mean(axis=1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
+    low, high = energy.interval(answers)
+    return (low, high) if math.isfinite(high - low) else None
 
 
 def measured_trial(study: LoadedStudy, store: Store, trial: TrialRecord) -> Measured:

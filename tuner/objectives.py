@@ -45,14 +45,18 @@ class Objective:
 
     def value(self, runs: Sequence[ExampleRun]) -> float | None:
         """The objective over these runs, every question weighing the same; None when there are none, or one was not measured."""
-        if not runs:
-            return None
-        ordered = sorted(runs, key=lambda run: run.example_id)
+        answers = self.answers(runs)
+        return None if answers is None else self.of(answers)
+
+    def answers(self, runs: Sequence[ExampleRun]) -> Amounts | None:
+        """(questions, answers) amounts of these runs, as `by_question` has them; None as of `value`."""
+        ordered = sorted(runs, key=lambda run: (run.example_id, run.repeat))
         columns = ([getattr(run, field) for run in ordered] for field in self.fields)
         amounts = self.amounts(*(np.array(column, dtype=float) for column in columns))
+        if not runs or np.isnan(amounts).any():
+            return None
         asked = np.array([run.example_id for run in ordered])
-        starts = np.flatnonzero(np.append(True, asked[1:] != asked[:-1]))
-        return None if np.isnan(amounts).any() else self.of(by_question(amounts, starts))
+        return by_question(amounts, np.flatnonzero(np.append(True, asked[1:] != asked[:-1])))
 
     def of(self, amounts: Amounts) -> float:
         """The objective over (questions, answers) amounts, all of them measured."""

@@ -1,10 +1,14 @@
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuner.intervals import mean_interval
+from tuner.intervals import quantile_interval
+from tuner.intervals import share_interval
 from tuner.objectives import OBJECTIVES
 from tuner.records import ExampleRun
 from tuner.records import Reading
@@ -81,6 +85,43 @@ def test_what_was_measured_as_zero_is_zero(name):
         latency_s=0.0, energy=Reading(0.0, "rapl", ""), cost_usd=0.0, tokens_in=0, tokens_out=0
     )
     assert OBJECTIVES[name].value([nothing, nothing]) == 0.0
+
+
+def test_a_question_weighs_the_same_however_often_it_was_answered():
+    often = [run(example_id="a", repeat=r, latency_s=9.0, score=1.0) for r in range(3)]
+    once = [run(example_id=name, latency_s=s, score=0.0) for name, s in (("b", 1.0), ("c", 2.0))]
+    runs = [often[2], once[1], often[0], once[0], often[1]]
+    assert OBJECTIVES["accuracy"].value(runs) == pytest.approx(1 / 3)
+    assert OBJECTIVES["latency_mean_s"].value(runs) == pytest.approx(4.0)
+    assert OBJECTIVES["latency_p50_s"].value(runs) == 2.0
+    assert OBJECTIVES["accuracy"].answers(runs).tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 0]]
+
+
+@given(
+    st.lists(st.lists(amounts, min_size=1, max_size=3), min_size=1, max_size=5),
+)
+def test_a_mean_is_that_of_the_questions_means(answers):
+    runs = [
+        run(example_id=str(question), repeat=repeat, latency_s=latency_s)
+        for question, row in enumerate(answers)
+        for repeat, latency_s in enumerate(row)
+    ]
+    expected = np.mean([np.mean(row) for row in answers])
+    assert OBJECTIVES["latency_mean_s"].value(runs) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "interval"),
+    [
+        ("accuracy", share_interval),
+        ("latency_p50_s", partial(quantile_interval, share=0.5)),
+        ("latency_p95_s", partial(quantile_interval, share=0.95)),
+        *((n, mean_interval) for n in ("latency_mean_s", "energy_wh", "cost_usd", "tokens_total")),
+    ],
+)
+def test_intervals_are_those_of_the_kind_of_figure(name, interval):
+    answers = np.array([[0.0, 1.0], [1.0, 1.0], [0.5, 0.0]] * 30)
+    assert OBJECTIVES[name].interval(answers) == interval(answers)
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
