@@ -133,8 +133,9 @@ async def ask(
     first: int = 0,
     only: int | None = None,
     few_shot: int = 0,
+    enough: int | None = None,
 ) -> tuple[list[ExampleRun], Sitting]:
-    """The runs of `only` so many questions from the `first` on, and the sitting."""
+    """The runs of `only` so many questions from the `first` on, or of fewer where so many answers are enough; and the sitting."""
     task = make_task(count)
     config = AgentConfig(workflow="direct", model="m", params={"few_shot": few_shot})
     runs: list[ExampleRun] = []
@@ -145,6 +146,7 @@ async def ask(
         meter=CountingMeter(),
         load=load,
         record=runs.append,
+        enough=lambda: enough is not None and sum(not run.edge for run in runs) >= enough,
     )
     return runs, sitting
 
@@ -310,6 +312,54 @@ def test_nothing_is_lost_and_the_stretches_add_up(
     # The closing read counts one itself, and the thread that samples may have read just before it.
     assert 1 <= (sitting.energy.gross_j or 0) - stretches_j <= 3
     assert {run.score for run in measured} <= {1.0}
+
+
+@given(
+    count=st.integers(0, 8),
+    enough=st.integers(0, 9),
+    concurrency=st.none() | st.integers(1, 4),
+    warm_up=st.integers(0, 5),
+    cool_down=st.integers(0, 5),
+)
+@settings(deadline=None, max_examples=50)
+def test_once_it_is_enough_no_question_is_begun_and_none_is_lost(
+    count: int, enough: int, concurrency: int | None, warm_up: int, cool_down: int
+) -> None:
+    load = Load(
+        concurrency=concurrency,
+        rate=None if concurrency else 5000.0,
+        warm_up=warm_up,
+        cool_down=cool_down,
+    )
+    llm = ScriptedLLM(lambda request: "yes")
+    runs, sitting = asyncio.run(ask(llm, load, count=count, enough=enough))
+    measured, extras = parted(runs)
+    assert sorted(run.example_id for run in measured) == [f"e{n}" for n in range(len(measured))]
+    assert [run.error for run in measured] == [None] * len(measured)
+    assert min(count, enough) <= len(measured) <= count
+    if concurrency or not enough:
+        under_way = concurrency - 1 if concurrency and enough else 0
+        assert len(measured) <= enough + under_way
+    assert len({(run.example_id, run.repeat) for run in runs}) == len(runs)
+    assert len(extras) <= warm_up + cool_down
+    assert (sitting.load.questions, sitting.load.extras) == (len(measured), len(extras))
+    stretches_j = sum(run.energy.gross_j or 0 for run in runs)
+    assert 1 <= (sitting.energy.gross_j or 0) - stretches_j <= 3
+
+
+@pytest.mark.parametrize("load", [Load(concurrency=8), Load(rate=100.0)], ids=str)
+async def test_the_server_is_kept_full_while_the_last_of_enough_is_answered(load: Load) -> None:
+    server = Server(service_s=0.1)
+    load = load.model_copy(update={"cool_down": 50})
+    runs, _ = await ask(server, load, count=80, enough=6)
+    measured, extras = parted(runs)
+    assert 6 <= len(measured) < 80
+    assert {run.error for run in measured} == {None}
+    ended_s = max(run.started_s + run.latency_s for run in measured)
+    assert extras
+    assert all(run.started_s <= ended_s + 0.1 for run in extras)
+    assert [run for run in extras if run.error == BROKEN_OFF]
+    assert server.under_way == 0
 
 
 async def test_extra_questions_count_in_no_objective() -> None:

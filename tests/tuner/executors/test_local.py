@@ -311,3 +311,28 @@ async def test_vllm_is_reset_or_given_a_salt_beside_the_prompt(
         assert kept.servers["m"]["prefix_hit_share"] == pytest.approx(second / sum(asked(runs)))
         assert no_salt_is_seen(runs)
     assert counted == sum(sum(cached(runs)) for runs, _ in found)
+
+
+async def test_it_goes_on_from_the_past_and_ends_once_it_is_enough(
+    begin: Any, write: Write
+) -> None:
+    one, study = task(), write(by_address(begin(vllm_like(resets=True)).root))
+    with Fleet(study) as fleet:
+        fleet.open()
+        executor = LocalExecutor(fleet=fleet, task=one, load=Load(concurrency=1), cache="shared")
+        runs: list[ExampleRun] = []
+        await executor.run(CONFIG, one.search, runs.append, window=0)
+        past = {"e0": runs[0]}
+        went_on: list[ExampleRun] = []
+        await executor.run(
+            CONFIG,
+            one.search,
+            went_on.append,
+            window=1,
+            past=past,
+            enough=lambda: len(went_on) == 1,
+        )
+        await fleet.disconnect()
+    (again,) = went_on
+    assert again.spans == runs[0].spans
+    assert again.reused == runs[0].taken_over().reused
