@@ -25,6 +25,9 @@ from tuner.store import schema
 from tuner.store.codec import pack_trace
 from tuner.store.codec import unpack_trace
 from tuner.store.schema import shown
+from tuner.store.spending import Spending
+from tuner.store.spending import spending_of
+from tuner.store.spending import spending_query
 from tuner.store.tables import SCHEMA_VERSION
 from tuner.store.tables import example_runs
 from tuner.store.tables import optuna_studies
@@ -353,6 +356,17 @@ class Store:
             windows = {row.window for row in connection.execute(query)}
         return tuple(run for run in self.runs(trial_id, EDGE) if run.window in windows)
 
+    def asked_count(self, split: str) -> int:
+        """How many questions were asked on a split, over all trials; what was derived or reused was not."""
+        columns = example_runs.c
+        query = sa.select(sa.func.count()).where(
+            columns.split == split,
+            columns.trial_id.in_(self._trial_ids()),
+            columns.reused_s < columns.latency_s,
+        )
+        with self._engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
     def next_window(self, trial_id: int, split: str) -> int:
         """The number of a trial's next sitting: one more than any that left a run behind."""
         query = sa.select(sa.func.max(example_runs.c.window)).where(
@@ -406,6 +420,26 @@ class Store:
         trial_ids, starts = np.unique(table[:, 0], return_index=True)
         parts = np.split(table[:, 1:], starts[1:])
         return {int(trial_id): part for trial_id, part in zip(trial_ids, parts, strict=True)}
+
+    def asked(self, split: str) -> dict[int, list[tuple[str, int]]]:
+        """The (example, repeat) of every row of `fields`, by trial and in the same order."""
+        columns = example_runs.c
+        query = (
+            sa.select(columns.trial_id, columns.example_id, columns.repeat)
+            .where(columns.split == split, columns.trial_id.in_(self._trial_ids()))
+            .order_by(columns.trial_id, columns.example_id, columns.repeat)
+        )
+        found: dict[int, list[tuple[str, int]]] = {}
+        with self._engine.connect() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.trial_id, []).append((row.example_id, row.repeat))
+        return found
+
+    def spent(self) -> list[Spending]:
+        """What the runs of every trial took, by trial and split, those of `EDGE` apart; sums are made by the database."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(spending_query(self._trial_ids()))
+            return [spending_of(row._asdict()) for row in rows]
 
 
 _TRIAL_COLUMNS = (
