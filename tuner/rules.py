@@ -32,7 +32,7 @@ PRICES = ("energy_wh", "cost_usd", "tokens_total", "latency_")
 """What makes a point cheap: the first of these that an objective of the study begins with."""
 
 DIGITS = 9
-"""Figures are compared to so many decimals of the range, or of a share: rounding must not decide."""
+"""Losses and shares are compared to so many decimals, widths to so many digits: rounding must not decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class _Field:
         """The points by ascending keys; those equal in all of them by confidence, then by number."""
 
         def rank(point: Point) -> tuple[float, ...]:
-            widths = (_width(point, name) for name in self.objectives)
+            widths = (float(f"{_width(point, name):.{DIGITS}g}") for name in self.objectives)
             return (*(key(point) for key in keys), -point.membership, *widths, point.trial.number)
 
         return sorted(points, key=rank)
@@ -151,11 +151,25 @@ class Rule:
 
 
 def recommend(front: Front, rule: Rule) -> Choice:
-    """What a rule chooses among the points confirmed on the holdout questions; where there are none, on the search front."""
-    if front.confirmed:
-        return rule.choose(front.confirmed, front.objectives)
-    choice = rule.choose(front.search, front.objectives)
-    return replace(choice, why=f"{choice.why}; no holdout questions have confirmed it")
+    """What a rule chooses among the points confirmed on the holdout questions; where there are none, on the search front.
+
+    A point that breaks a constraint there does not qualify. Raises UserError as `Rule.choose` does; where no point is
+    within the constraints, the message names the nearest miss.
+    """
+    within = [point for point in front.confirmed if point.feasible]
+    broke = [point for point in front.confirmed if not point.feasible]
+    if broke and not within:
+        raise _none_within(broke)
+    if not front.search and front.infeasible:
+        raise _none_within(front.infeasible)
+    if not within:
+        choice = rule.choose(front.search, front.objectives)
+        return replace(choice, why=f"{choice.why}; no holdout questions have confirmed it")
+    choice = rule.choose(within, front.objectives)
+    if not broke:
+        return choice
+    left_out = " and ".join(f"trial {point.trial.number} ({_excess(point)})" for point in broke)
+    return replace(choice, why=f"{choice.why}; beyond the constraints there: {left_out}")
 
 
 # The rules
@@ -220,7 +234,9 @@ def _slo(argument: str) -> _Choose:
         )
         first = order[0]
         peers = [point for point in order if len(doubts(point)) == len(doubts(first))]
-        figures = ", ".join(f"{name} {_shown(first, name)}" for name, _ in bounds)
+        figures = "".join(
+            f", {name} {_shown(first, name)}" for name, _ in bounds if name != accuracy
+        )
         how = (
             f"by estimate, while the interval of {' and '.join(doubts(first))} reaches beyond"
             if doubts(first)
@@ -228,7 +244,7 @@ def _slo(argument: str) -> _Choose:
         )
         claim = (
             f"has {_best_of(accuracy, peers)} to meet {_written(bounds)} {how}, "
-            f"{_shown(first, accuracy)} on {_asked(first)}, with {figures}"
+            f"{_shown(first, accuracy)} on {_asked(first)}{figures}"
         )
 
         def behind(other: Point) -> str:
@@ -253,7 +269,7 @@ def _weights(argument: str) -> _Choose:
                 raise UserError(
                     f"{name} is no objective of the study, which has: {', '.join(field.objectives)}"
                 )
-        return _balanced(field, weights, f", {written},")
+        return _balanced(field, weights, f" by weight, {written},")
 
     return choose
 
@@ -274,9 +290,9 @@ def _balanced(field: _Field, weights: Mapping[str, float], written: str) -> Choi
         losses = field.losses[point.trial.number]
         return {name: weight * losses[name] for name, weight in weights.items()}
 
-    def most(point: Point) -> str:
+    def most(point: Point) -> tuple[str, str]:
         name = max(weights, key=lost(point).__getitem__)
-        return f"{100 * field.losses[point.trial.number][name]:.0f} % in {name}"
+        return name, f"{100 * field.losses[point.trial.number][name]:.0f} %"
 
     order = field.ranked(
         field.points,
@@ -285,11 +301,12 @@ def _balanced(field: _Field, weights: Mapping[str, float], written: str) -> Choi
     )
     first = order[0]
     figures = ", ".join(f"{name} {_shown(first, name)}" for name in field.objectives)
+    name, share = most(first)
     claim = (
-        f"is the best balanced of {_count(order)}{written} on {_asked(first)} ({figures}): of the way from the best "
-        f"to the worst it gives up {most(first)}, and less in others"
+        f"is the best balanced of {_count(order)}{written} on {_asked(first)} ({figures}), and gives up most in "
+        f"{name}, {share} of the way from the best to the worst"
     )
-    return _choice(order, claim, most)
+    return _choice(order, claim, lambda other: "{1} in {0}".format(*most(other)))
 
 
 RULES: Mapping[str, RuleKind] = {
@@ -343,6 +360,28 @@ def _require_measured(field: _Field, names: Sequence[str]) -> None:
                 f"the study does not measure {name}; it has: {', '.join(known)}",
                 hint="name it under objectives or constraints, in a study of another name",
             )
+
+
+def _none_within(points: Sequence[Point]) -> UserError:
+    """That none of the points is within the constraints, and which one misses them by the smallest part of its values."""
+
+    def part(point: Point) -> float:
+        parts = (over / (abs(point.values[name]) or 1.0) for name, over in point.excess.items())
+        return max(parts, default=0.0)
+
+    nearest = min(points, key=part)
+    return UserError(
+        f"no point is within the constraints on {_asked(nearest)}; the nearest is trial "
+        f"{nearest.trial.number}: {_excess(nearest)}",
+        hint="allow more, in a study of another name, or let this one search on",
+    )
+
+
+def _excess(point: Point) -> str:
+    return ", ".join(
+        f"{name} is {_shown(point, name)} and misses its bound by {_figure(name, over)} {_unit(name)}"
+        for name, over in point.excess.items()
+    )
 
 
 _Bounds = Sequence[tuple[str, Condition]]
@@ -440,13 +479,21 @@ def _written(bounds: _Bounds) -> str:
 
 
 def _shown(point: Point, name: str) -> str:
-    """`67 % [47, 82]`, `0.013 [0.012, 0.014] Wh/query`."""
-    figures = (point.values[name], *point.intervals[name])
-    if OBJECTIVES[name].unit == "share":
-        value, low, high = (f"{100 * figure:.0f}" for figure in figures)
-        return f"{value} % [{low}, {high}]"
-    value, low, high = (f"{figure:.3g}" for figure in figures)
-    return f"{value} [{low}, {high}] {OBJECTIVES[name].unit}"
+    """`67 % [47, 82]`, `0.013 Wh/query [0.012, 0.014]`."""
+    value, low, high = (
+        _figure(name, each) for each in (point.values[name], *point.intervals[name])
+    )
+    return f"{value} {_unit(name)} [{low}, {high}]"
+
+
+def _figure(name: str, value: float) -> str:
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    return f"{100 * value:.0f}" if OBJECTIVES[name].unit == "share" else f"{value:.3g}"
+
+
+def _unit(name: str) -> str:
+    return "%" if OBJECTIVES[name].unit == "share" else OBJECTIVES[name].unit
 
 
 def _behind(first: Point, other: Point, name: str) -> str:
@@ -462,5 +509,5 @@ def _behind(first: Point, other: Point, name: str) -> str:
             f"{100 * first.membership:.0f} %"
         )
     error = math.hypot(_width(first, name), _width(other, name)) / (2 * Z)
-    distance = f", {apart / error:.1f} standard errors away" if error > 0 else ""
+    distance = f", {apart / error:.1f} standard errors away" if 0 < error < math.inf else ""
     return f"{_shown(other, name)}{distance}"

@@ -273,20 +273,20 @@ def test_a_rule_chooses_its_point_and_its_runner_up(rule, first, second):
         ),
         (
             "min-energy",
-            "trial 8 has the lowest energy_wh of 4 points on 20 holdout questions, 10 [8, 12] Wh/query; "
-            "the next is trial 9 with 12 [10, 14] Wh/query, 1.4 standard errors away",
+            "trial 8 has the lowest energy_wh of 4 points on 20 holdout questions, 10 Wh/query [8, 12]; "
+            "the next is trial 9 with 12 Wh/query [10, 14], 1.4 standard errors away",
         ),
         (
             "knee",
             "trial 8 is the best balanced of 4 points on 20 holdout questions (accuracy 55 % [37, 73], "
-            "latency_p50_s 2 [1, 3] s, energy_wh 10 [8, 12] Wh/query): of the way from the best to the worst it "
-            "gives up 31 % in accuracy, and less in others; the next is trial 5 with 38 % in latency_p50_s",
+            "latency_p50_s 2 s [1, 3], energy_wh 10 Wh/query [8, 12]), and gives up most in accuracy, 31 % of the "
+            "way from the best to the worst; the next is trial 5 with 38 % in latency_p50_s",
         ),
         (
             "cheapest-within:0.06",
             "trial 5 has the lowest energy_wh of 2 points within 6 percentage points of the best accuracy on "
-            "20 holdout questions, 20 [18, 22] Wh/query, with an accuracy of 70 % [52, 88] to trial 3's "
-            "75 % [57, 93], 0.4 standard errors away; the next is trial 3 with 50 [48, 52] Wh/query, "
+            "20 holdout questions, 20 Wh/query [18, 22], with an accuracy of 70 % [52, 88] to trial 3's "
+            "75 % [57, 93], 0.4 standard errors away; the next is trial 3 with 50 Wh/query [48, 52], "
             "20.8 standard errors away",
         ),
     ],
@@ -318,7 +318,7 @@ def test_a_condition_is_rather_met_surely_than_with_more_accuracy():
     why = chosen("slo:latency_p50_s<=5", [SURE, DOUBTFUL]).why
     assert why == (
         "trial 1 has the highest accuracy of 1 point to meet latency_p50_s <= 5 with the whole interval, "
-        "50 % [40, 60] on 20 holdout questions, with latency_p50_s 3 [2, 4] s; the next is trial 2 "
+        "50 % [40, 60] on 20 holdout questions, latency_p50_s 3 s [2, 4]; the next is trial 2 "
         "with 80 % [70, 90], 4.2 standard errors away, and less surely within the bounds"
     )
 
@@ -417,6 +417,39 @@ def test_what_is_recommended_is_chosen_by_the_holdout_questions_where_there_are_
     confirmed = recommend(Front(NAMES, (lucky, steady), again), rule)
     assert confirmed.point == again[1]
     assert "on 20 holdout questions" in confirmed.why
+
+
+def broken(number, seconds, **more):
+    return replace(point(number, (0.9, seconds, 1), **more), excess={"latency_p50_s": seconds - 5})
+
+
+def test_a_point_that_breaks_a_constraint_on_the_holdout_questions_is_left_out_and_named():
+    front = Front(NAMES, (SURE, DOUBTFUL), (SURE, broken(7, 6)))
+    choice = recommend(front, Rule.parse("max-accuracy"))
+    assert choice.point == SURE
+    assert choice.why.endswith(
+        "; beyond the constraints there: trial 7 (latency_p50_s is 6 s [5.5, 6.5] and misses its bound by 1 s)"
+    )
+
+
+@pytest.mark.parametrize("split", ["search", "holdout"])
+def test_where_all_break_a_constraint_the_nearest_miss_is_named(split):
+    points = (broken(7, 10, split=split), broken(9, 6, split=split))
+    front = {
+        "search": Front(NAMES, (), (), infeasible=points),
+        "holdout": Front(NAMES, (SURE,), points),
+    }[split]
+    with pytest.raises(UserError, match=rf"constraints on 20 {split} questions; the nearest is trial 9: latency_p50_s is 6 s .* by 1 s"):  # fmt: skip
+        recommend(front, Rule.parse("knee"))
+
+
+def test_an_interval_with_an_end_that_nobody_knows_leaves_its_bound_in_doubt():
+    unknown = replace(SURE, intervals={**SURE.intervals, "latency_p50_s": (2.0, float("inf"))})
+    why = chosen("slo:latency_p50_s<=5", [unknown]).why
+    assert "by estimate, while the interval of latency_p50_s reaches beyond" in why
+    assert "latency_p50_s 3 s [2, ∞]" in why
+    quick = point(4, (0.4, 2.5, 5))
+    assert "trial 1 with 3 s [2, ∞]" in chosen("min-latency", [unknown, quick]).why
 
 
 def test_without_points_there_is_nothing_to_choose():
