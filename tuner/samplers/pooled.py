@@ -127,21 +127,37 @@ class Pool:
             surface.observe(config, column)
         self._is_stale = True
 
+    def is_excluded(self, config: int) -> bool:
+        """Whether a candidate cannot be run."""
+        return bool(self._excluded[config])
+
+    def begin(self, config: int) -> Block:
+        """The next questions of a candidate."""
+        return self._block(config, self._answered)
+
     def exclude(self, config: int) -> None:
         """Never propose a candidate again: it cannot be run."""
         self._excluded[config] = True
 
-    def propose(self, step: int, busy: Mapping[int, Sequence[int]] | None = None) -> Block | None:
+    def propose(
+        self,
+        step: int,
+        *,
+        among: npt.NDArray[np.bool_] | None = None,
+        busy: Mapping[int, Sequence[int]] | None = None,
+    ) -> Block | None:
         """What to run next; None when nothing is left that may be on the front.
 
-        The same for the same observations and `step`. `busy` are questions that others are giving at the
-        moment, by config: they are not given twice.
+        The same for the same observations and `step`. Candidates that `among` leaves out have to wait. `busy` are
+        questions that others are giving at the moment, by config: they are not given twice.
         """
         rng = np.random.default_rng([self._seed, step])
         given = self._answered.copy()
         for config, questions in (busy or {}).items():
             given[config, list(questions)] = True
         open_ = ~given.all(axis=1) & ~self._excluded
+        if among is not None:
+            open_ &= among
         if not open_.any():
             return None
         if given.any(axis=1).sum() < FIRST_CONFIGS:
@@ -300,14 +316,14 @@ class _Surface:
         own[self._at] = trust * (self._values - drawn[self._at]) + own[self._at] * np.sqrt(
             1 - trust
         )
-        return drawn + own + self._level
+        return np.asarray(drawn + own + self._level)
 
     def mean(self) -> Floats:
         """The expectation of every candidate, on the model's scale."""
         expected = np.asarray(self._basis @ self._mean)
         trust = self._own / (self._own + self._noise)
         expected[self._at] += trust * (self._values - expected[self._at])
-        return expected + self._level
+        return np.asarray(expected + self._level)
 
     def natural(self, values: Floats) -> Floats:
         """From the model's scale to the objective's unit."""
@@ -463,7 +479,7 @@ def _directions(parts: Sequence[Callable[[Ints], Floats]], count: int) -> Floats
     found = np.zeros((count, len(kept)))
     for part, piece in zip(parts, pieces, strict=True):
         found += part(every) @ piece.T
-    return found / np.sqrt((joined**2).sum(axis=1).mean())
+    return np.asarray(found / np.sqrt((joined**2).sum(axis=1).mean()))
 
 
 def _fast_non_dominated(values: Floats) -> Ints:
