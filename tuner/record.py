@@ -20,7 +20,6 @@ from tuner.errors import UserError
 from tuner.events import Report
 from tuner.executors.replay import declared
 from tuner.records import ExampleRun
-from tuner.records import Reading
 from tuner.records import TrialRecord
 from tuner.results import open_results
 from tuner.spec import Budget
@@ -130,15 +129,14 @@ def _complete(study: LoadedStudy) -> set[str]:
 
 
 def _recorded(trials: Sequence[TrialRecord]) -> list[tuple[TrialRecord, AgentConfig]]:
-    """The trials whose runs go into a table, one for each config: what is derived is told by checkpoints.
+    """The trials whose runs may go into a table, one for each config.
 
     A complete one before one that was stopped, and that before one that failed or is under way; of equals the last.
     """
     chosen: dict[str, tuple[TrialRecord, AgentConfig]] = {}
     for trial in trials:
         config = trial.config
-        is_own = trial.replay_of is None and trial.derived_from is None
-        if config is None or not is_own or trial.state == "waiting":
+        if config is None or trial.replay_of is not None or trial.state == "waiting":
             continue
         known = chosen.get(config.hash())
         if known is None or _worth(trial) >= _worth(known[0]):
@@ -163,14 +161,14 @@ async def _table(
     for trial, config in trials:
         key = config.hash()
         made: list[Row] = []
-        readings: list[Reading] = []
+        runs: list[ExampleRun] = []
         for split in SPLITS:
-            runs = store.runs(trial.trial_id, split)
-            extras = store.extras(trial.trial_id, split) if runs else ()
-            made += await _rows(task, config, runs, extras)
-            readings += [run.energy for run in runs]
-        if not made:
-            continue
+            found = store.runs(trial.trial_id, split)
+            extras = store.extras(trial.trial_id, split) if found else ()
+            made += await _rows(task, config, found, extras)
+            runs += found
+        if not runs or (trial.derived_from is not None and not any(map(_is_new, runs))):
+            continue  # a larger budget's checkpoints tell all of it
         unserved = [name for name in config.models() if name not in provenance.models]
         if unserved:
             raise UserError(
@@ -182,8 +180,8 @@ async def _table(
             id=key,
             **config.model_dump(),
             anytime=anytime(config.workflow),
-            energy_source="; ".join(dict.fromkeys(each.source for each in readings)),
-            energy_scope="; ".join(dict.fromkeys(each.scope for each in readings)),
+            energy_source="; ".join(dict.fromkeys(run.energy.source for run in runs)),
+            energy_scope="; ".join(dict.fromkeys(run.energy.scope for run in runs)),
         )
     header = Header(
         format_version=1,
@@ -219,6 +217,10 @@ def _provenance(row: StudyRow) -> Provenance:
     return Provenance.model_validate(
         {**{key: told[key] for key in ("machine", "python", "versions")}, "models": models}
     )
+
+
+def _is_new(run: ExampleRun) -> bool:
+    return run.reused.latency_s < run.latency_s
 
 
 async def _rows(

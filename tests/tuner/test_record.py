@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,25 @@ def test_a_table_tells_of_smaller_budgets_what_derived_runs_would(
             wanted = getattr(made, name)
             assert getattr(told, name) == (wanted and pytest.approx(wanted, abs=1e-6)), name
     assert [run.score for run in table.runs(small)] == [1, 1, 1, 1]  # it was right, and went on
+
+
+def test_a_derived_trial_is_recorded_where_it_was_given_questions_of_its_own(
+    keep: Any, found: Any, tmp_path: Path
+) -> None:
+    keep(
+        found("react", {"max_steps": 4}, search=[(1, 2, 12)] * 3),
+        found("react", {"max_steps": 1}, search=[(1, 2, 12)] * 3),
+        found("react", {"max_steps": 2}, search=[(1, 2, 12)] * 3 + [(0, 9, 90)]),
+    )
+    study = load_study(tmp_path / "study.yaml")
+    with sqlite3.connect(tmp_path / "tuner.db") as database:
+        database.execute("UPDATE tuner_trials SET derived_from = 0 WHERE trial_id > 1")
+        database.execute(
+            "UPDATE tuner_example_runs SET reused_s = latency_s WHERE trial_id > 1 AND score = 1"
+        )
+    database.close()
+    recorded = read_table(study).recorded.values()
+    assert [each.budget for each in recorded] == [4, 2]
 
 
 def test_of_several_trials_of_a_config_the_complete_one_is_recorded(
