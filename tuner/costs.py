@@ -6,6 +6,7 @@ as an export carries it and as a forecast starts from it.
 
 import math
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -184,7 +185,7 @@ def measured_file(path: Path) -> Measured:
     passes = agent.provenance.get("measured", {})
     split = "holdout" if "holdout" in passes else "search"
     rule = agent.provenance.get("rule", "knee")
-    again = f"export it again: tuner export STUDY --rule {rule} --out {path}"
+    again = f"export it again: tuner export STUDY --rule {shlex.quote(rule)} --out {path}"
     if "costs" not in passes.get(split, {}):
         raise UserError(
             f"{path}: provenance.measured.{split}.costs: is missing: an earlier version of tuner did not "

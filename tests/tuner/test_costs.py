@@ -183,10 +183,11 @@ def test_a_file_of_an_earlier_version_says_how_to_get_a_newer_one(study, tmp_pat
     with pytest.raises(UserError, match=r"holdout\.costs\.energy\.source: Field required"):
         measured_file(out)
     content["provenance"]["measured"]["holdout"].pop("costs")
+    content["provenance"]["rule"] = "slo:latency_p50_s<=5"
     out.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match=r"holdout\.costs: is missing") as caught:
         measured_file(out)
-    assert caught.value.hint == f"export it again: tuner export STUDY --rule max-accuracy --out {out}"  # fmt: skip
+    assert caught.value.hint == f"export it again: tuner export STUDY --rule 'slo:latency_p50_s<=5' --out {out}"  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ VERBS: Mapping[str, str] = {
     "run": "tuner.cli.run",
     "status": "tuner.cli.status",
     "front": "tuner.cli.front",
+    "effects": "tuner.cli.effects",
     "show": "tuner.cli.show",
     "trace": "tuner.cli.trace",
     "export": "tuner.cli.export",

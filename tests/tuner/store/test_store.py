@@ -197,6 +197,8 @@ def test_runs_come_in_the_order_in_which_they_finished(store, optuna_study):
         store.save_run(trial_id, "search", run, owner="me", search_s=0.0)
     assert [run.example_id for run in store.runs(trial_id, "search")] == ["e3", "e1", "e2"]
     assert store.fields("search", ["latency_s"])[trial_id].tolist() == [[1.0], [2.0], [3.0]]
+    assert store.asked("search") == {trial_id: [("e1", 0), ("e2", 0), ("e3", 0)]}
+    assert store.asked("holdout") == {}
 
 
 def test_only_one_of_two_claims_succeeds(url, store):
