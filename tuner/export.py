@@ -1,5 +1,6 @@
 """From a study to one configuration that runs: the file that carries what a rule chose."""
 
+import math
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from tuner.costs import costs_of
 from tuner.errors import UserError
+from tuner.intervals import Interval
 from tuner.results import Front
 from tuner.results import Point
 from tuner.rules import Choice
@@ -109,9 +111,14 @@ def describe(point: Point) -> dict[str, Any]:
     """A point's figures as plain data, as exports and `--json` show them."""
     return {
         "values": dict(point.values),
-        "intervals": {name: list(interval) for name, interval in point.intervals.items()},
+        "intervals": {name: ends(interval) for name, interval in point.intervals.items()},
         "membership": point.membership,
         "n": point.n,
         "oracle": point.trial.config is not None and point.trial.config.oracle,
         "sources": dict(point.trial.sources),
     }
+
+
+def ends(interval: Interval) -> list[float | None]:
+    """The ends of an interval as plain data: None for one that so few questions do not tell."""
+    return [end if math.isfinite(end) else None for end in interval]

@@ -26,6 +26,7 @@ VERBS: Mapping[str, str] = {
     "effects": "tuner.cli.effects",
     "show": "tuner.cli.show",
     "trace": "tuner.cli.trace",
+    "validate": "tuner.cli.validate",
     "export": "tuner.cli.export",
     "ask": "tuner.cli.ask",
     "forecast": "tuner.cli.forecast",
