@@ -72,7 +72,7 @@ def run_apart(*arguments: object, **environment: str) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("verb", ["check", "run", "status", "front", "export", "dashboard"])
+@pytest.mark.parametrize("verb", ["check", "run", "status", "front", "effects", "export", "dashboard"])
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -154,7 +154,7 @@ def test_a_malformed_row_of_a_dataset_is_named(study, refused, tmp_path):
     assert "\nhint: each row is a JSON object with the keys question, answer" in said
 
 
-@pytest.mark.parametrize("verb", ["status", "front", "export", "dashboard"])
+@pytest.mark.parametrize("verb", ["status", "front", "effects", "export", "dashboard"])
 def test_a_reading_verb_without_a_storage_says_what_to_run(study, refused, tmp_path, verb):
     said = refused(verb, study())
     assert "tuner.db: there is no such file yet\nhint: run it first: tuner run STUDY" in said
