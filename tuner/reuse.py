@@ -37,7 +37,7 @@ from workflows.config import Knob
 Terms = Mapping[str, Any]
 """What must be equal for two measurements to be comparable, by names that a refusal can use; what is not known is left out."""
 
-Keys = set[tuple[str, int]]
+Keys = frozenset[tuple[str, int]]
 """(example, repeat) of runs."""
 
 CONDITIONS = ("machine", "version of tuner", "score")
@@ -60,13 +60,30 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Reusable:
-    """What an earlier study has measured of a config of this one: some or all of the search questions."""
+    """What an earlier study has measured of a config of this one: answers to some or all of the search questions."""
 
     config: AgentConfig
-    runs: tuple[ExampleRun, ...]
-    """Marked as paid for; those of extra questions (`edge`) that lay in the same sittings included."""
-    source: str
-    """STUDY/TRIAL that they were measured in."""
+    source: Source
+    trial: TrialRecord
+    answers: Keys
+
+    @property
+    def name(self) -> str:
+        """STUDY/TRIAL that it was measured in."""
+        return f"{self.source.name}/{self.trial.number}"
+
+    def runs(self) -> tuple[ExampleRun, ...]:
+        """The answers, marked as paid for, and runs of extra questions (`edge`) that lay in the same sittings.
+
+        Read when asked for, since a study's traces take more memory than one would hold at once.
+        """
+        store, trial_id = self.source.store, self.trial.trial_id
+        runs = [
+            run
+            for run in store.runs(trial_id, "search")
+            if (run.example_id, run.repeat) in self.answers
+        ]
+        return tuple(_paid(run) for run in (*runs, *store.extras(trial_id, "search")))
 
 
 def evidence(study: LoadedStudy, task: Task, row: StudyRow | None) -> dict[str, Any]:
@@ -114,13 +131,13 @@ def reusable(
         reasons: Counter[str] = Counter()
         for trial, config in _evaluations(source.store):
             reason = of_all or here.refusal_of(config, there)
-            keys = set() if reason else here.asked(trial, source.store, there)
+            keys: Keys = frozenset() if reason else here.asked(trial, source.store, there)
             if not keys:
                 reasons[reason or "none of the questions answered is asked here"] += 1
             elif config.hash() not in known:
                 best = found.get(config.hash())
-                if best is None or len(keys) > sum(not run.edge for run in best.runs):
-                    found[config.hash()] = _taken(source, trial, config, keys)
+                if best is None or len(keys) > len(best.answers):
+                    found[config.hash()] = Reusable(config, source, trial, keys)
         refused += [
             f"{source.name}: {count} {'trial' if count == 1 else 'trials'} refused: {reason}"
             for reason, count in reasons.items()
@@ -196,11 +213,11 @@ class _Here:
     def asked(self, trial: TrialRecord, store: Store, there: StudyRow) -> Keys:
         """Which runs of a trial answer questions that are asked here."""
         digests = there.provenance["questions"]
-        return {
+        return frozenset(
             (example, repeat)
             for example, repeat in store.finished(trial.trial_id, "search")
             if repeat < self._study.spec.repeats and digests[example] == self._asked.get(example)
-        }
+        )
 
     def _model(self, name: str) -> Terms:
         """A model's terms here: those of the variant that runs, with this variant's knobs, where it was not started yet."""
@@ -269,16 +286,6 @@ def _unlike(theirs: Terms, ours: Terms) -> list[str]:
 def _is_custom(value: Knob) -> bool:
     """Whether a workflow, or a knob that names one, is a function of the user's."""
     return isinstance(value, str) and ":" in value
-
-
-def _taken(source: Source, trial: TrialRecord, config: AgentConfig, keys: Keys) -> Reusable:
-    store, number = source.store, trial.trial_id
-    runs = [run for run in store.runs(number, "search") if (run.example_id, run.repeat) in keys]
-    return Reusable(
-        config=config,
-        runs=tuple(_paid(run) for run in (*runs, *store.extras(number, "search"))),
-        source=f"{source.name}/{trial.number}",
-    )
 
 
 def _paid(run: ExampleRun) -> ExampleRun:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from contextlib import ExitStack
+from dataclasses import dataclass
 from dataclasses import replace
 
 import optuna
@@ -73,6 +74,13 @@ def run_of(example_id, repeat=0, **more):
     return replace(run, **more)
 
 
+@dataclass(frozen=True)
+class Taken:
+    config: AgentConfig
+    source: str
+    runs: tuple[ExampleRun, ...]
+
+
 class Made:
     """A study in a folder of the test's, its storage and its task, and what trials it is given."""
 
@@ -119,7 +127,10 @@ class Made:
 
     def reusable(self):
         with ExitStack() as stack:
-            return reusable(self.study, self.task, self.store, open_sources(self.study, stack))
+            found, refused = reusable(
+                self.study, self.task, self.store, open_sources(self.study, stack)
+            )
+            return [Taken(each.config, each.name, each.runs()) for each in found], refused
 
 
 @pytest.fixture(scope="module")
