@@ -50,6 +50,7 @@ def _content(study: "LoadedStudy", found: "Validation") -> dict[str, Any]:
         "points": [
             {
                 "trial": point.trial.number,
+                "config": None if point.trial.config is None else point.trial.config.model_dump(),
                 "on_front": point.on_front,
                 **describe(point),
                 "drop": {

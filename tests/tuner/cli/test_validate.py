@@ -34,6 +34,7 @@ def test_programs_get_the_same_as_json(tuner, path):
     assert lucky["drop"]["accuracy"]["value"] == 1.0
     low, high = lucky["drop"]["accuracy"]["interval"]
     assert 0 < low < 1.0 <= high
+    assert lucky["config"]["params"]["max_steps"] == 1
     assert lucky["on_front"] is True
     assert (content["questions"], content["unconfirmed"], content["oracle"]) == (4, [], [])
 
