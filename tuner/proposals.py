@@ -1,4 +1,4 @@
-"""What a study tries next: Optuna's proposals, one by one or in batches, and untried configs where those are all known.
+"""What a study tries next: the published defaults, then Optuna's proposals, one by one or in batches, and untried configs where those are all known.
 
 Apart from `study`, which runs trials and tells them: everything here follows from what is stored, so that a study which
 was interrupted proposes what it would have proposed anyway.
@@ -11,6 +11,7 @@ from tuner.records import TrialRecord
 from tuner.samplers import make_sampler
 from tuner.spec import LoadedStudy
 from tuner.store import Store
+from workflows.config import AgentConfig
 
 REPEATS_IN_A_ROW = 10
 """After so many proposals that were tried before, an untried config is drawn instead."""
@@ -37,13 +38,17 @@ class Proposals:
         self._store = store
 
     def ask(self) -> optuna.Trial:
-        """A new trial of what Optuna proposes, or of an untried config where its proposals are all known."""
+        """A new trial of a published default, of what Optuna proposes, or of an untried config where its proposals are all known."""
         trials = self._store.trials()
         number = sum(trial.state != "waiting" for trial in trials)
         self._seed_sampler(number)
         # One that waits was enqueued by a run that was killed before it asked.
-        if number == len(trials) and _repeats_in_a_row(trials) >= REPEATS_IN_A_ROW:
-            self._enqueue_untried(number, trials)
+        if number == len(trials):
+            default = self._untried_default(trials)
+            if default is not None:
+                self._optuna.enqueue_trial(self._study.space.flat(default, self._study.models))
+            elif _repeats_in_a_row(trials) >= REPEATS_IN_A_ROW:
+                self._enqueue_untried(number, trials)
         return self._optuna.ask()
 
     def interrupted(self, record: TrialRecord) -> optuna.Trial:
@@ -74,6 +79,15 @@ class Proposals:
         size = self._study.space.size(self._study.models)
         is_more = size is None or len(known | new) < size
         return is_more and len(new - known) < int(first.user_attrs[_BATCH_SIZE])
+
+    def _untried_default(self, trials: list[TrialRecord]) -> AgentConfig | None:
+        """The next of the published defaults, which are tried first and take half of the trials at most."""
+        tried = {trial.config.hash() for trial in trials if trial.config is not None}
+        asked = sum(not trial.is_free for trial in trials)
+        if asked >= self._study.spec.budget.trials // 2:
+            return None
+        defaults = self._study.space.defaults(self._study.models)
+        return next((config for config in defaults if config.hash() not in tried), None)
 
     def _seed_sampler(self, number: int) -> None:
         sampler = self._study.spec.sampler

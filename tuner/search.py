@@ -8,17 +8,22 @@ from collections.abc import Sequence
 import optuna
 
 from tuner.blocks import Blocks
+from tuner.budget import Ledger
 from tuner.errors import VariantError
 from tuner.events import StudyEnded
 from tuner.events import Talk
 from tuner.proposals import Proposals
 from tuner.records import ExampleRun
 from tuner.records import TrialRecord
+from tuner.replication import to_replicate
 from tuner.results import LEFT_OUT
 from tuner.results import Front
 from tuner.results import counted
+from tuner.reuse import Source
+from tuner.reuse import reusable
 from tuner.samplers.pooled import BLOCK
 from tuner.spec import LoadedStudy
+from tuner.store import EDGE
 from tuner.store import Store
 from tuner.tasks import Example
 from tuner.trials import Asked
@@ -34,20 +39,28 @@ BLOCKS_A_SERVER = 8
 class Search:
     """What can be done with the trials of a study."""
 
-    def __init__(self, trials: Trials) -> None:
+    def __init__(self, trials: Trials, sources: Sequence[Source] = ()) -> None:
+        """`sources` are studies whose evaluations may be taken over."""
         self._trials = trials
+        self._sources = sources
         self._study = trials.study
         self._spec = trials.study.spec
         self._store = trials.store
         self._proposals = Proposals(trials.study, trials.optuna, trials.store)
+        self._ledger = Ledger(trials.study, trials.store)
         self._in_batches = False
+        self._is_limited = False
         self._races = False
+        self._refusal: str | None = None
+        """Why what was to be run next does not fit into what is left of the budget."""
 
     async def run(self) -> None:
         """The search, then the holdout pass."""
         self._in_batches = any(self._study.models.values())
+        self._is_limited = True
         search = self._run_blocks if self._spec.sampler.name == POOLED else self._run_trials
         self._trials.report(StudyEnded(await search()))
+        await self._replicate()
         await self.confirm()
 
     async def measure(self, configs: Sequence[AgentConfig]) -> None:
@@ -59,7 +72,7 @@ class Search:
             done = tried | {
                 trial.config.hash()
                 for trial in trials
-                if trial.config is not None and trial.state == "complete"
+                if trial.config is not None and trial.state == "complete" and trial.stopped is None
             }
             left = [config for config in configs if config.hash() not in done]
             if not left:
@@ -77,34 +90,85 @@ class Search:
         records = to_confirm(self._study, self._store)
         known = [(record, record.config) for record in records if record.config is not None]
         for record, config in sorted(known, key=lambda pair: self._by_server(pair[1])):
+            questions = len(self._trials.task.holdout)
+            questions -= len(self._store.finished(record.trial_id, "holdout"))
+            refusal = self._ledger.affords(config, questions, split="holdout")
             try:
-                await self._trials.give(self._asked(record), config, "holdout")
+                if refusal is None:
+                    await self._trials.give(self._asked(record), config, "holdout")
             except VariantError as error:
-                self._trials.report(Talk(f"trial {record.number} is not confirmed: {error}"))
+                refusal = str(error)
+            if refusal is not None:
+                self._trials.report(Talk(f"trial {record.number} is not confirmed: {refusal}"))
+
+    async def _replicate(self) -> None:
+        """Ask once more what configs were asked whose place on the front is uncertain, as far as `repeats` and the budget go."""
+        while self._spec.repeats > 1:
+            found = Front.read(self._study, self._store)
+            points = {point.trial.number: point.trial for point in (*found.search, *found.near)}
+            numbers = to_replicate(
+                self._store, [*found.search, *found.near], repeats=self._spec.repeats, most=1
+            )
+            if not numbers:
+                return
+            record = points[numbers[0]]
+            assert record.config is not None
+            questions = len(self._trials.task.search)
+            if self._ledger.affords(record.config, questions) is not None:
+                return
+            asked = self._store.finished(record.trial_id, "search")
+            repeat = min(
+                sum((example.id, number) in asked for number in range(self._spec.repeats))
+                for example in self._trials.task.search
+            )
+            self._trials.report(
+                Talk(
+                    f"trial {record.number} is asked once more: its place on the front is uncertain"
+                )
+            )
+            await self._trials.give(self._asked(record), record.config, "search", repeat=repeat)
+
+    def _take_over_sources(self, *, partial: bool) -> list[tuple[Asked, AgentConfig]]:
+        """Make trials of what earlier studies have measured; those that lack questions are left open, or left out."""
+        reusables, refused = reusable(self._study, self._trials.task, self._store, self._sources)
+        for line in refused:
+            self._trials.report(Talk(f"warm start: {line}"))
+        open_ = []
+        for each in reusables:
+            answered = sum(repeat == 0 for _, repeat in each.answers)
+            is_whole = answered == len(self._trials.task.search)
+            if not is_whole and not partial:
+                continue
+            asked = self._trials.open_as(each.config, reused_from=each.name)
+            for run in each.runs():
+                self._trials.keep(asked.trial_id, EDGE if run.edge else "search", run)
+            if not is_whole:
+                open_.append((asked, each.config))
+                continue
+            with self._trials.told(asked):
+                runs = self._store.runs(asked.trial_id, "search")
+                self._trials.complete(asked, each.config, self._trials.values(runs))
+        if reusables:
+            count = f"{len(reusables)} evaluation{'' if len(reusables) == 1 else 's'}"
+            self._trials.report(Talk(f"warm start: {count} of earlier studies taken over"))
+        return open_
 
     # Trials as Optuna proposes them
 
     async def _run_trials(self) -> str:
         """Trials as Optuna proposes them, to the end of the budget; why it is over."""
         self._races = bool(self._spec.racing)
-        self._enqueue_defaults()
+        self._take_over_sources(partial=False)
         await self._tell_left()
         await self._run_all([*self._interrupted(), *self._rest_of_batch()])
         while (reason := self._end()) is None:
             await self._run_all([self._open(self._proposals.ask()), *self._rest_of_batch()])
         return reason
 
-    def _enqueue_defaults(self) -> None:
-        """Have the published defaults tried first; they take half of the trials at most."""
-        if self._store.trials():
-            return
-        configs = self._study.space.defaults(self._study.models)
-        for config in configs[: self._spec.budget.trials // 2]:
-            flat = self._study.space.flat(config, self._study.models)
-            self._trials.optuna.enqueue_trial(flat)
-
     def _end(self) -> str | None:
         """Why the search is over, None while it is not."""
+        if self._refusal is not None:
+            return self._refusal
         ended = counted(self._store.trials())
         budget = self._spec.budget
         if len(ended) >= budget.trials:
@@ -113,17 +177,7 @@ class Search:
         size = self._study.space.size(self._study.models)
         if size is not None and len(tried) >= size:
             return f"all {size} configs of the search space are evaluated"
-        return self._spent()
-
-    def _spent(self) -> str | None:
-        limit_s = self._spec.budget.wall_clock
-        if limit_s is not None and self._search_s() >= limit_s:
-            return f"{self._search_s():.0f} s of {limit_s:.0f} s are spent"
-        return None
-
-    def _search_s(self) -> float:
-        row = self._store.row()
-        return 0.0 if row is None else row.search_s
+        return self._ledger.end_reason()
 
     def _interrupted(self) -> list[Asked]:
         """The trials that an earlier run has left."""
@@ -150,7 +204,7 @@ class Search:
         """Run what was asked for: first what needs no server to be started, then what has its server in common."""
         opened = [(each, each.config) for each in asked if each.config is not None]
         for each, config in sorted(opened, key=lambda pair: self._by_server(pair[1])):
-            if self._is_left_out(each):
+            if self._is_left_out(each, config):
                 self._trials.fail(each, LEFT_OUT)
                 continue
             with self._trials.told(each):
@@ -209,25 +263,32 @@ class Search:
         ready = self._trials.executor.is_ready(config)
         return (not ready, config.model if not ready or self._in_batches else "")
 
-    def _is_left_out(self, asked: Asked) -> bool:
-        """Whether the time is up for a trial of a batch of which nothing has run."""
-        limit_s = self._spec.budget.wall_clock
-        if not self._in_batches or limit_s is None or self._search_s() < limit_s:
+    def _is_left_out(self, asked: Asked, config: AgentConfig) -> bool:
+        """Whether a trial of which nothing has run does not fit into what is left of the budget; what was begun is ended."""
+        if not self._is_limited or self._store.finished(asked.trial_id, "search"):
             return False
-        return not self._store.finished(asked.trial_id, "search")
+        questions = len(self._trials.task.search)
+        self._refusal = self._ledger.end_reason() or self._ledger.affords(config, questions)
+        return self._refusal is not None
 
     # Questions as the pooled sampler gives them
 
     async def _run_blocks(self) -> str:
         """Questions as the pooled sampler gives them, to the end of the budget; why it is over."""
+        taken = self._take_over_sources(partial=True)
         blocks = Blocks(self._study, self._trials.task, self._store, self._trials.seen)
         running = [trial for trial in self._store.trials() if trial.state == "running"]
         resumed = [self._trials.open(self._proposals.interrupted(trial)) for trial in running]
         open_ = {each.config.hash(): each for each in resumed if each.config is not None}
+        open_ |= {config.hash(): asked for asked, config in taken}
         while (reason := self._end_of_blocks()) is None:
             given = self._next_block(blocks)
             if given is None:
                 reason = "no config is left that may be on the front"
+                break
+            refusal = self._ledger.affords(given[0], len(given[1]))
+            if refusal is not None:
+                reason = refusal
                 break
             await self._give(blocks, open_, *given)
         self._settle(open_, reason)
@@ -238,15 +299,13 @@ class Search:
         questions = self._spec.budget.trials * len(self._trials.task.search)
         if self._store.asked_count("search") >= questions:
             return f"all questions of {self._spec.budget.trials} trials ({questions}) are asked"
-        return self._spent()
+        return self._ledger.end_reason()
 
     def _questions_left(self) -> float:
         """How many questions the budget still allows."""
-        budget, given = self._spec.budget, self._store.asked_count("search")
-        left = float(budget.trials * len(self._trials.task.search) - given)
-        if budget.wall_clock is not None and given:
-            left = min(left, given * (budget.wall_clock / max(self._search_s(), 1e-9) - 1))
-        return left
+        questions = self._spec.budget.trials * len(self._trials.task.search)
+        left = questions - self._store.asked_count("search")
+        return min(float(left), self._ledger.questions_left())
 
     def _next_block(self, blocks: Blocks) -> tuple[AgentConfig, Sequence[Example]] | None:
         """The config to be given questions next, and which.
@@ -355,6 +414,6 @@ def to_confirm(study: LoadedStudy, store: Store) -> list[TrialRecord]:
     questions = study.task_options.holdout
     return [
         point.trial
-        for point in Front.read(study, store, deployable=True).search
+        for point in Front.read(study, store, deployable=True).candidates
         if len(store.finished(point.trial.trial_id, "holdout")) < questions
     ]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 from typing import Literal
+from typing import Protocol
 
 import optuna
 import psutil
@@ -25,18 +26,22 @@ from tuner.errors import StoreError
 from tuner.events import Report
 from tuner.events import Talk
 from tuner.executors import Executor
+from tuner.executors.fleet import Fleet
 from tuner.executors.fleet import Running
 from tuner.executors.fleet import open_fleet
 from tuner.executors.local import LocalExecutor
+from tuner.executors.replay import ReplayExecutor
 from tuner.measure.machine import machine
 from tuner.objectives import OBJECTIVES
 from tuner.reuse import evidence
+from tuner.reuse import open_sources
 from tuner.samplers import make_sampler
 from tuner.search import Search
 from tuner.spec import LoadedStudy
 from tuner.spec import fingerprint_of
 from tuner.store import Store
 from tuner.store.schema import open_optuna_storage
+from tuner.table import Table
 from tuner.tasks import Task
 from tuner.trials import Trials
 from workflows.config import AgentConfig
@@ -94,51 +99,114 @@ def _conduct(
     task = main.load_task()
     with ExitStack() as stack:
         kept = [_Kept.open(study, task, stack) for study, _ in parts]
+        if main.table_path is not None:
+            servers: _Servers = _Replayed(main, task)
+        else:
+            wanted = [config for each in kept for config in each.interrupted()]
+            wanted += [config for _, configs in parts for config in configs or ()]
 
-        def started(name: str, running: Running) -> None:
-            for each in kept:
-                each.register_server(name, running)
+            def started(name: str, running: Running) -> None:
+                for each in kept:
+                    each.register_server(name, running)
 
-        wanted = [config for each in kept for config in each.interrupted()]
-        wanted += [config for _, configs in parts for config in configs or ()]
-        fleet = open_fleet(
-            main, stack, report=report, started=started, first=[each.model for each in wanted]
-        )
-        executor = LocalExecutor(fleet=fleet, task=task, load=main.spec.load, cache=main.spec.cache)
-        report(Talk("warming up"))
+            first = [each.model for each in wanted]
+            fleet = open_fleet(main, stack, report=report, started=started, first=first)
+            servers = _Served(main, task, fleet)
+            report(Talk("warming up"))
+
+        sources = open_sources(main, stack)
 
         def search(each: _Kept) -> Search:
-            return Search(
-                Trials(
-                    each.study,
-                    task,
-                    each.optuna_study,
-                    each.store,
-                    owner=each.owner,
-                    executor=executor.under(each.study.spec.load),
-                    report=report,
-                )
+            trials = Trials(
+                each.study,
+                task,
+                each.optuna_study,
+                each.store,
+                owner=each.owner,
+                executor=servers.executor.under(each.study.spec.load),
+                report=report,
             )
+            return Search(trials, sources)
 
         def search_more(study: LoadedStudy) -> Search:
             kept.append(_Kept.open(study, task, stack))
-            for name, running in fleet.running.items():
-                kept[-1].register_server(name, running)
+            servers.register(kept[-1])
             return search(kept[-1])
 
+        for each in kept:
+            servers.register(each)
         searches = [(search(each), configs) for each, (_, configs) in zip(kept, parts, strict=True)]
 
         async def run() -> None:
             nonlocal searches
             try:
-                await fleet.warm_up()
+                await servers.warm_up()
                 while searches:
-                    await _run_all(searches, executor, whole)
+                    await _run_all(searches, servers.executor, whole)
                     searches = [(search_more(study), configs) for study, configs in then()]
             finally:
-                await fleet.disconnect()
+                await servers.disconnect()
 
         asyncio.run(run())
+
+
+class _Servers(Protocol):
+    """What answers a study's questions."""
+
+    @property
+    def executor(self) -> LocalExecutor | ReplayExecutor:
+        """Where evaluations run."""
+        ...
+
+    def register(self, kept: "_Kept") -> None:
+        """Keep with a study what answers it. Raises StoreError where that is another than before."""
+        ...
+
+    async def warm_up(self) -> None:
+        """Have everything ready, so that no trial pays for it."""
+        ...
+
+    async def disconnect(self) -> None:
+        """Close connections, on the loop that made them."""
+        ...
+
+
+class _Served:
+    """Servers that were started, or given the address of."""
+
+    def __init__(self, study: LoadedStudy, task: Task, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self.warm_up = fleet.warm_up
+        self.disconnect = fleet.disconnect
+        spec = study.spec
+        self.executor = LocalExecutor(fleet=fleet, task=task, load=spec.load, cache=spec.cache)
+
+    def register(self, kept: "_Kept") -> None:
+        """Each server, once more where it was known."""
+        for name, running in self._fleet.running.items():
+            kept.register_server(name, running)
+
+
+class _Replayed:
+    """A recorded table."""
+
+    def __init__(self, study: LoadedStudy, task: Task) -> None:
+        assert study.table_path is not None
+        self.executor = ReplayExecutor(Table.read(study.table_path), study=study, task=task)
+
+    def register(self, kept: "_Kept") -> None:
+        """The table, in the place of servers."""
+        kept.store.register(
+            self.executor.fingerprint(),
+            spec=kept.study.spec.model_dump(mode="json"),
+            provenance=self.executor.provenance(),
+        )
+
+    async def warm_up(self) -> None:
+        """Nothing has to be started."""
+
+    async def disconnect(self) -> None:
+        """Nothing is connected."""
 
 
 @dataclass(frozen=True, slots=True)

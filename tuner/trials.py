@@ -18,9 +18,7 @@ from itertools import count
 import optuna
 
 from tuner.condition import Condition
-from tuner.derive import begun
 from tuner.derive import budget_of
-from tuner.derive import derive
 from tuner.derive import larger
 from tuner.derive import smaller
 from tuner.errors import TrialError
@@ -223,7 +221,7 @@ class Trials:
             if trial is not None and trial.trial_id != asked.trial_id and trial.state != "failed":
                 runs = [run for run in self.store.runs(trial.trial_id, "search") if not run.repeat]
                 extras = self.store.extras(trial.trial_id, "search")
-                past |= begun(config, other, runs, extras)
+                past |= self.executor.begun(config, other, runs, extras)
         return past
 
     def values(self, runs: Sequence[ExampleRun], *, sure: bool = True) -> dict[str, float]:
@@ -310,7 +308,8 @@ class Trials:
         changed = []
         for config_ in smaller(self.study.space, self.study.models, config):
             budget = budget_of(config_)
-            derived = [run for run in await derive(self.task, runs, extras, budget) if run]
+            found = await self.executor.derive(config, runs, extras, budget)
+            derived = [run for run in found if run is not None]
             is_enough = len(derived) == len(runs) if whole else bool(derived)
             child = child_of(config_) if is_enough else None
             if child is None:

@@ -61,12 +61,12 @@ def contents(study: LoadedStudy) -> dict[int, Any]:
     return kept
 
 
-def derived(study: LoadedStudy) -> int:
-    """How many trials were made of others' checkpoints."""
+def own(study: LoadedStudy) -> dict[int, Any]:
+    """The contents of trials that something was run for: no replays, nothing made of others' checkpoints."""
     store = Store.open(study.storage_url, study.spec.name)
-    count = sum(trial.derived_from is not None for trial in store.trials())
+    free = {trial.number for trial in store.trials() if trial.is_free}
     store.close()
-    return count
+    return {number: kept for number, kept in contents(study).items() if number not in free}
 
 
 def optuna_trials(study: LoadedStudy) -> list[optuna.trial.FrozenTrial]:
@@ -82,15 +82,15 @@ def test_a_study_ends_with_every_trial_told_and_its_front_confirmed(make_study: 
     events: list[Any] = []
     run_study(study, report=events.append)
     kept = contents(study)
-    own = {number: trial for number, trial in kept.items() if trial[3] is None}
-    assert len(own) - derived(study) == 6
-    for state, _, values, _, examples in own.values():
+    evaluated = {number: trial for number, trial in kept.items() if trial[3] is None}
+    assert len(own(study)) == 6
+    for state, _, values, _, examples in evaluated.values():
         assert state == "complete"
         assert values["accuracy"] == np.mean([e[3] for e in examples if e[0] == "search"])
         assert [split for split, *_ in examples].count("search") == 10
-    confirmed = [n for n, trial in own.items() if any(e[0] == "holdout" for e in trial[4])]
+    confirmed = [n for n, trial in evaluated.items() if any(e[0] == "holdout" for e in trial[4])]
     assert confirmed
-    assert all([e[0] for e in own[n][4]].count("holdout") == 6 for n in confirmed)
+    assert all([e[0] for e in evaluated[n][4]].count("holdout") == 6 for n in confirmed)
     told = optuna_trials(study)
     assert [trial.state.name for trial in told] == ["COMPLETE"] * len(told)
     assert {t.number: t.values for t in told} == {
@@ -136,7 +136,7 @@ def test_running_again_adds_nothing_and_a_larger_budget_goes_on(make_study: Make
     assert {n: trial[:4] for n, trial in after.items() if n in before} == {
         n: trial[:4] for n, trial in before.items()
     }
-    assert sum(trial[3] is None for trial in after.values()) - derived(larger) == 5
+    assert len(own(larger)) == 5
 
 
 def test_a_study_interrupted_at_any_example_proposes_what_it_would_have_anyway(
@@ -249,7 +249,7 @@ def test_a_server_that_goes_away_ends_the_run_and_spoils_no_trial(
         with pytest.raises(ServingError, match=where):
             run_study(study)
     kept = contents(study)
-    assert sum(len(trial[4]) for trial in kept.values()) == 13
+    assert sum(len(trial[4]) for trial in own(study).values()) == 13
     assert {trial[0] for trial in kept.values()} == {"complete", "running"}
 
 
@@ -276,7 +276,7 @@ def test_a_second_run_of_the_same_study_is_refused_while_the_first_lives(
     with pytest.raises(KeyboardInterrupt):
         run_study(study, report=run_again)
     run_study(study)
-    assert sum(trial[3] is None for trial in contents(study).values()) == 6
+    assert len(own(study)) == 6
 
 
 def test_a_changed_task_or_space_is_refused_and_named(make_study: MakeStudy) -> None:
@@ -437,7 +437,7 @@ def test_trials_of_one_server_are_run_in_a_row(make_served: MakeServed, stand_in
 
     kept = contents(study)
     assert {trial[0] for trial in kept.values()} == {"complete"}
-    assert sum(trial[3] is None for trial in kept.values()) == 12 == len(order)
+    assert len(own(study)) == 12 == len(order)
     assert set(variants(study)) == set(VARIANTS)
     # At most one change of servers for a batch of 8, one for the 4 left, and one for the holdout questions.
     assert len(stand_in.starts()) <= 4
@@ -616,7 +616,7 @@ def test_when_the_time_is_up_what_was_asked_for_is_left_out(make_served: MakeSer
     }
     study.path.write_text(text.replace("{trials: 12}", "{trials: 3}"))
     run_study(load_study(study.path))
-    assert Counter(trial[0] for trial in contents(study).values())["complete"] == 3
+    assert Counter(trial[0] for trial in own(study).values())["complete"] == 3
 
 
 def test_check_shows_every_value_of_every_serving_knob(

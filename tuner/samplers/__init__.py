@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import optuna
 
 SAMPLERS: Mapping[str, str] = {
+    "pooled": "tuner.samplers.pooled",
     "tpe": "tuner.samplers.tpe",
     "nsga2": "tuner.samplers.nsga2",
     "nsga3": "tuner.samplers.nsga3",

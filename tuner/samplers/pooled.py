@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,9 @@ from scipy.linalg import solve_triangular
 from tuner.condition import Condition
 from tuner.front import non_dominated
 from tuner.objectives import Objective
+
+if TYPE_CHECKING:
+    import optuna
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -70,6 +74,13 @@ _SCALES = [
 
 _LEVEL = 25.0
 """Variance of the overall level, likewise: nothing is known of it."""
+
+
+def make(seed: int) -> "optuna.samplers.BaseSampler":
+    """What Optuna has for a sampler meanwhile: every trial is enqueued with its config, so it is asked for nothing."""
+    import optuna
+
+    return optuna.samplers.RandomSampler(seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
