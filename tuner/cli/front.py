@@ -8,13 +8,16 @@ from tuner.cli.arguments import AsJson
 from tuner.cli.arguments import StudyPath
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tuner.records import TrialRecord
     from tuner.results import Point
     from tuner.spec import LoadedStudy
     from tuner.store import Store
 
 
 def front(study: StudyPath, as_json: AsJson = False) -> None:
-    """Show the front: values with 95 % intervals, and how often each point stays on it under resampling."""
+    """Show the front: values with 95 % intervals, and how likely each point is on it; what is near it, and what was confirmed."""
     from tuner.cli.output import print_json
     from tuner.results import open_results
     from tuner.spec import load_study
@@ -28,19 +31,55 @@ def front(study: StudyPath, as_json: AsJson = False) -> None:
 
 
 def print_front(study: "LoadedStudy", store: "Store") -> None:
-    """The front on the search questions, and the same configs on the holdout questions where measured."""
+    """The front on the search questions, what is near it or not allowed, and what was confirmed on the holdout questions."""
+    from tuner.cli.output import print_drops
     from tuner.cli.output import print_points
     from tuner.results import Front
 
     found = Front.read(study, store)
-    if not found.search:
+    if found.search:
+        print_points(study, f"Front on {found.search[0].n} search questions", found.search)
+    else:
         print("No trial is complete and within the constraints yet.")
-        return
-    print_points(study, f"Front on {found.search[0].n} search questions", found.search)
+    if found.near:
+        title = "Near the front: others are better there, perhaps by chance"
+        print_points(study, title, found.near)
+    if found.infeasible:
+        print_points(study, "Not within the constraints: the nearest misses", found.infeasible)
     if found.confirmed:
         questions = found.confirmed[0].n
-        title = f"The same configs on {questions} holdout questions, which the search never saw"
+        title = f"Confirmed on {questions} holdout questions, which the search never saw"
         print_points(study, title, found.confirmed)
+        print_drops(study, found.confirmed)
+    if any(point.group for point in (*found.candidates, *found.confirmed)):
+        print("Configs that are alike have a letter in common: nothing measured tells them apart.")
+    print(_counts(_trials(store.trials())))
+
+
+def _counts(trials: dict[str, int]) -> str:
+    """The trials in a sentence."""
+    among = {
+        "derived from others": trials["derived"],
+        "reused": trials["reused"],
+        "stopped early": trials["stopped"],
+        "not within the constraints": trials["infeasible"],
+    }
+    parts = ", ".join(f"{count} {what}" for what, count in among.items() if count)
+    rest = ", ".join(f"{trials[state]} {state}" for state in ("failed", "running") if trials[state])
+    complete = f"{trials['complete']} trials are complete{f' ({parts})' if parts else ''}"
+    return f"{complete}{f', {rest}' if rest else ''}."
+
+
+def _trials(trials: "Sequence[TrialRecord]") -> dict[str, int]:
+    states = Counter(trial.state for trial in trials)
+    ended = [trial for trial in trials if trial.state == "complete" and trial.replay_of is None]
+    return {
+        **{state: states[state] for state in ("complete", "pruned", "failed", "running")},
+        "derived": sum(trial.derived_from is not None for trial in ended),
+        "reused": sum(trial.reused_from is not None for trial in ended),
+        "stopped": sum(trial.stopped is not None for trial in ended),
+        "infeasible": sum(not trial.feasible for trial in ended),
+    }
 
 
 def _content(study: "LoadedStudy", store: "Store") -> dict[str, Any]:
@@ -48,7 +87,6 @@ def _content(study: "LoadedStudy", store: "Store") -> dict[str, Any]:
     from tuner.results import Front
 
     found = Front.read(study, store)
-    states = Counter(trial.state for trial in store.trials())
     return {
         "study": study.spec.name,
         "task": study.spec.task["name"],
@@ -56,21 +94,31 @@ def _content(study: "LoadedStudy", store: "Store") -> dict[str, Any]:
             {"name": name, "direction": OBJECTIVES[name].direction, "unit": OBJECTIVES[name].unit}
             for name in found.objectives
         ],
-        "trials": {
-            **{state: states[state] for state in ("complete", "pruned", "failed", "running")},
-            "derived": 0,
-        },
+        "trials": _trials(store.trials()),
         "points": [_point(point) for point in (*found.search, *found.confirmed)],
+        "near": [_point(point) for point in found.near],
+        "infeasible": [_point(point) for point in found.infeasible],
     }
 
 
 def _point(point: "Point") -> dict[str, Any]:
     from tuner.export import describe
+    from tuner.export import ends
 
-    config = point.trial.config
+    trial = point.trial
     return {
-        "trial": point.trial.number,
-        "config": None if config is None else config.model_dump(),
+        "trial": trial.number,
+        "config": None if trial.config is None else trial.config.model_dump(),
         "split": point.split,
         **describe(point),
+        "on_front": point.on_front,
+        "group": point.group,
+        "feasible": point.feasible,
+        "excess": dict(point.excess),
+        "derived_from": trial.derived_from,
+        "reused_from": trial.reused_from,
+        "drop": {
+            name: {"value": drop.value, "interval": ends(drop.interval)}
+            for name, drop in point.drop.items()
+        },
     }

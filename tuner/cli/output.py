@@ -1,10 +1,13 @@
 """What the verbs print with: tables for people, JSON for programs, and how a config and a value are written."""
 
 import json
+import math
 import shutil
 import sys
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -13,8 +16,12 @@ from tuner.objectives import OBJECTIVES
 from workflows.config import AgentConfig
 
 if TYPE_CHECKING:
+    from tuner.records import TrialRecord
     from tuner.results import Point
     from tuner.spec import LoadedStudy
+
+WIDE = 120
+"""Characters from which on a value and its interval stand in one line."""
 
 
 def talk(text: str) -> None:
@@ -53,7 +60,11 @@ def print_table(
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     table.show_header = any(columns)
     for column in columns:
-        table.add_column(column, no_wrap=not wrap and column != "config")
+        table.add_column(
+            column,
+            no_wrap=not wrap and column != "config",
+            overflow="fold" if wrap else "ellipsis",
+        )
     for row in rows:
         table.add_row(*row)
     Console(width=width(), highlight=False, markup=False).print(table)
@@ -70,11 +81,20 @@ def quantity(name: str, value: float) -> str:
 
 
 def with_interval(point: "Point", name: str) -> str:
-    """Value and interval, `67 % [47, 82]`."""
-    low, high = point.intervals[name]
-    if OBJECTIVES[name].unit == "share":
-        return f"{100 * point.values[name]:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
-    return f"{number(point.values[name])} [{number(low)}, {number(high)}]"
+    """A point's value and interval."""
+    return value_and_interval(name, point.values[name], point.intervals[name])
+
+
+def value_and_interval(name: str, value: float, interval: tuple[float, float]) -> str:
+    """`67 % [47, 82]`; an end that so few questions do not tell is `?`."""
+    low, high = (_end(name, end) for end in interval)
+    return f"{quantity(name, value)} [{low}, {high}]"
+
+
+def _end(name: str, value: float) -> str:
+    if not math.isfinite(value):
+        return "?"
+    return quantity(name, value).removesuffix(" %")
 
 
 def header(name: str, sources: Mapping[str, str]) -> str:
@@ -91,18 +111,106 @@ def summary(study: "LoadedStudy", config: AgentConfig) -> str:
     return study.label(config)
 
 
+def marked(study: "LoadedStudy", trial: "TrialRecord") -> str:
+    """A trial's config in one line, with the marks of runs that were not made for it."""
+    marks = []
+    if trial.derived_from is not None:
+        marks.append(f"(derived from {trial.derived_from})")
+    if trial.reused_from is not None:
+        marks.append(f"(reused from {trial.reused_from})")
+    return " ".join([summary(study, trial.config) if trial.config else "", *marks]).strip()
+
+
 def print_points(study: "LoadedStudy", title: str, points: Sequence["Point"]) -> None:
-    """A table of points, with intervals and membership."""
+    """A table of points with intervals, membership, and letters that those have in common which cannot be told apart.
+
+    Those that are not within the constraints say so, and by how much.
+    """
     names = study.spec.objectives
     sources = points[0].trial.sources if points else {}
-    rows = [
-        [
-            str(point.trial.number),
-            summary(study, point.trial.config) if point.trial.config else "",
-            *(with_interval(point, name) for name in names),
-            f"{100 * point.membership:.0f} %",
+    cells = {
+        header(name, sources): [with_interval(each, name) for each in points] for name in names
+    }
+    if any(point.feasible for point in points):
+        cells["on front"] = [
+            f"{100 * point.membership:.0f} %" if point.feasible else "" for point in points
         ]
-        for point in points
+    if any(point.group for point in points):
+        cells["alike"] = [point.group for point in points]
+    if any(point.excess for point in points):
+        cells["beyond its bound"] = [
+            "\n".join(_beyond(point, name) for name in point.excess) for point in points
+        ]
+    _print_trials(
+        title,
+        [str(point.trial.number) for point in points],
+        cells,
+        [marked(study, point.trial) for point in points],
+    )
+
+
+def _print_trials(
+    title: str,
+    trials: Sequence[str],
+    cells: Mapping[str, Sequence[str]],
+    configs: Sequence[str] | None = None,
+) -> None:
+    """A table with a row for each trial, by column; where that is too wide, configs stand above the figures and intervals below."""
+    if width() < WIDE:
+        _print_narrow(title, trials, cells, configs)
+        return
+    columns = {"trial": trials, **({} if configs is None else {"config": configs}), **cells}
+    print_table(title, list(columns), list(zip(*columns.values(), strict=True)))
+
+
+def _print_narrow(
+    title: str,
+    trials: Sequence[str],
+    cells: Mapping[str, Sequence[str]],
+    configs: Sequence[str] | None,
+) -> None:
+    from rich.console import Console
+
+    columns = [
+        [name.replace(", ", "\n"), *(cell.replace(" [", "\n[") for cell in column)]
+        for name, column in {"trial": trials, **cells}.items()
     ]
-    columns = ["trial", "config", *(header(name, sources) for name in names), "on front"]
-    print_table(title, columns, rows)
+    sizes = [2 + max(len(line) for cell in each for line in cell.split("\n")) for each in columns]
+    head, *rows = (_side_by_side(row, sizes) for row in zip(*columns, strict=True))
+    console = Console(width=width(), highlight=False, markup=False, soft_wrap=True)
+    console.print(title, style="bold")
+    console.print(f"\n{head}\n{'─' * min(width(), sum(sizes))}")
+    for place, row in enumerate(rows):
+        if configs is not None:
+            console.print(f"{trials[place]:{sizes[0]}}{configs[place]}")
+            row = " " * sizes[0] + row[sizes[0] :]
+        console.print(row)
+    console.print()
+
+
+def _side_by_side(cells: Iterable[str], sizes: Sequence[int]) -> str:
+    """Cells of several lines, each so many characters wide."""
+    lines = zip_longest(*(cell.split("\n") for cell in cells), fillvalue="")
+    return "\n".join(
+        "".join(f"{text:{size}}" for text, size in zip(line, sizes, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _beyond(point: "Point", name: str) -> str:
+    return f"{name} {quantity(name, point.values[name])}, by {quantity(name, point.excess[name])}"
+
+
+def print_drops(study: "LoadedStudy", points: Sequence["Point"]) -> None:
+    """A table of how much worse confirmed points are than the search had them."""
+    fallen = [point for point in points if point.drop]
+    if fallen:
+        cells = {
+            name: [
+                value_and_interval(name, point.drop[name].value, point.drop[name].interval)
+                for point in fallen
+            ]
+            for name in study.spec.objectives
+        }
+        title = "How much worse they are there than in the search"
+        _print_trials(title, [str(point.trial.number) for point in fallen], cells)

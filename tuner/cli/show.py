@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tuner.records import PassRecord
     from tuner.records import Reading
     from tuner.records import TrialRecord
+    from tuner.spec import LoadedStudy
     from tuner.store import Store
 
     Used = Mapping[tuple[str, str, int], QueryEnergy]
@@ -31,7 +32,6 @@ def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
     from tuner.cli.output import number
     from tuner.cli.output import print_json
     from tuner.cli.output import print_table
-    from tuner.cli.output import quantity
     from tuner.results import open_results
     from tuner.spec import load_study
 
@@ -54,11 +54,19 @@ def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
     rows = [["state", found.state if found.failure is None else f"failed: {found.failure}"]]
     if found.replay_of is not None:
         rows.append(["replay of", f"trial {found.replay_of}"])
+    if found.derived_from is not None:
+        rows.append(["derived from", f"trial {found.derived_from}"])
+    if found.reused_from is not None:
+        rows.append(["reused from", found.reused_from])
+    if found.stopped is not None:
+        rows.append(["stopped", found.stopped])
+    if not found.feasible:
+        rows.append(["constraints", f"not kept: {_broken(loaded, found)}"])
     if config is not None:
         mark = " (oracle)" if config.oracle else ""
         rows += [["workflow", f"{config.workflow}{mark}"], ["model", config.model]]
         rows += [[f"{config.workflow}.{name}", str(value)] for name, value in config.params.items()]
-    rows += [[name, quantity(name, value)] for name, value in (found.values or {}).items()]
+    rows += _value_rows(found, runs)
     rows += _pass_rows([run for split, run in runs if split == "search"])
     rows += _sitting_rows(store.passes(found.trial_id, "search"))
     print_table(f"Trial {trial} of {loaded.spec.name}", ["", ""], rows)
@@ -88,6 +96,41 @@ def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
             for split, run in runs
         ],
     )
+
+
+def _broken(study: "LoadedStudy", trial: "TrialRecord") -> str:
+    from tuner.cli.output import quantity
+    from tuner.condition import Condition
+
+    values = trial.values or {}
+    broken = [
+        f"{name} {quantity(name, values[name])} is not {text}"
+        for name, text in study.spec.constraints.items()
+        if name in values and not Condition.parse(text).holds(values[name])
+    ]
+    return ", ".join(broken)
+
+
+def _value_rows(trial: "TrialRecord", runs: "list[tuple[str, ExampleRun]]") -> list[list[str]]:
+    """What the search was told, and what was confirmed, each with its interval where its runs are here."""
+    from tuner.cli.output import quantity
+    from tuner.cli.output import value_and_interval
+    from tuner.objectives import OBJECTIVES
+
+    rows = []
+    for name, value in (trial.values or {}).items():
+        objective = OBJECTIVES[name]
+        asked = {
+            split: objective.answers([run for where, run in runs if where == split])
+            for split in ("search", "holdout")
+        }
+        texts = [
+            f"{value_and_interval(name, objective.of(each), objective.interval(each))} ({split})"
+            for split, each in asked.items()
+            if each is not None
+        ]
+        rows.append([name, ", ".join(texts) or quantity(name, value)])
+    return rows
 
 
 def _used(runs: "list[tuple[str, ExampleRun]]") -> "Used":
@@ -238,6 +281,9 @@ def _content(
         "values": trial.values,
         "feasible": trial.feasible,
         "replay_of": trial.replay_of,
+        "derived_from": trial.derived_from,
+        "reused_from": trial.reused_from,
+        "stopped": trial.stopped,
         "failure": trial.failure,
         "sources": dict(trial.sources),
         "passes": [

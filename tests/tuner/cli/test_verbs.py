@@ -60,15 +60,31 @@ def test_every_verb_explains_itself(tuner, verb):
 
 def test_front_as_json_has_the_documented_keys(said, path):
     content = said("front", path)
-    assert list(content) == ["study", "task", "objectives", "trials", "points"]
+    assert list(content) == [
+        "study",
+        "task",
+        "objectives",
+        "trials",
+        "points",
+        "near",
+        "infeasible",
+    ]
     assert (content["study"], content["task"]) == ("kept", "jsonl")
     assert content["objectives"] == [
         {"name": "accuracy", "direction": "maximize", "unit": "share"},
         {"name": "latency_p50_s", "direction": "minimize", "unit": "s"},
         {"name": "energy_wh", "direction": "minimize", "unit": "Wh/query"},
     ]
-    assert list(content["trials"]) == ["complete", "pruned", "failed", "running", "derived"]
-    assert (content["trials"]["complete"], content["trials"]["failed"]) == (4, 1)
+    assert content["trials"] == {
+        "complete": 4,
+        "pruned": 0,
+        "failed": 1,
+        "running": 0,
+        "derived": 0,
+        "reused": 0,
+        "stopped": 0,
+        "infeasible": 0,
+    }
     points = content["points"]
     assert [(p["trial"], p["split"]) for p in points] == [
         (2, "search"),
@@ -86,6 +102,13 @@ def test_front_as_json_has_the_documented_keys(said, path):
         "n",
         "sources",
         "oracle",
+        "on_front",
+        "group",
+        "feasible",
+        "excess",
+        "derived_from",
+        "reused_from",
+        "drop",
     }
     assert all(point.keys() == keys for point in points)
     best = points[1]
@@ -94,7 +117,9 @@ def test_front_as_json_has_the_documented_keys(said, path):
     assert best["values"]["accuracy"] == 0.75
     low, high = best["intervals"]["accuracy"]
     assert low < 0.75 < high
+    assert best["intervals"]["latency_p50_s"] == [None, None]  # four questions tell no median
     assert (best["n"], best["sources"]) == (4, {"energy": "cpu-estimate"})
+    assert (best["drop"], points[3]["drop"].keys()) == ({}, best["values"].keys())
 
 
 def test_front_for_people_shows_values_sources_and_both_splits(tuner, path):
@@ -104,6 +129,79 @@ def test_front_for_people_shows_values_sources_and_both_splits(tuner, path):
     assert "Wh/query, cpu-estimate" in out
     assert "react max_steps=2" in out
     assert "75 % [30, 95]" in out
+    assert "2 [?, ?]" in out
+    assert "How much worse they are there than in the search" in out
+    assert "4 trials are complete, 1 failed." in out
+
+
+@pytest.fixture
+def everything(keep, found, tmp_path):
+    """A study with trials of every kind: derived, reused, stopped, alike, near the front and beyond a bound."""
+    rows = [(1, 2, 12), (0, 3, 12), (1, 3, 13), (1, 2, 12)]
+    keep(
+        found("direct", {"few_shot": 2}, search=[(0, 1, 4)] * 4, reused_from="old/7"),
+        found("react", {"max_steps": 2}, search=rows, holdout=rows),
+        found("react", {"max_steps": 1}, search=rows, derived_from=1),
+        found("react", {"max_steps": 3}, search=[*rows[:3], (1, 2, 14)]),
+        found("react", {"max_steps": 4}, search=[(1, 9, 4)] * 4, feasible=False),
+        found("react", {"max_steps": 5}, search=rows[:2], stopped="beaten by trial 1"),
+        extra="constraints: {latency_p95_s: '<= 8'}\n",
+    )
+    return tmp_path / "study.yaml"
+
+
+def test_front_shows_trials_of_every_kind_as_such(tuner, said, everything):
+    content = said("front", everything)
+    assert content["trials"] == {
+        "complete": 6,
+        "pruned": 0,
+        "failed": 0,
+        "running": 0,
+        "derived": 1,
+        "reused": 1,
+        "stopped": 1,
+        "infeasible": 1,
+    }
+    shown = {point["trial"]: point for point in content["points"] if point["split"] == "search"}
+    assert shown.keys() == {0, 1, 2}
+    assert (shown[2]["derived_from"], shown[0]["reused_from"]) == (1, "old/7")
+    assert shown[1]["group"] == shown[2]["group"] != ""
+    assert shown[0]["group"] == ""
+    assert [point["trial"] for point in content["near"]] == [3]
+    (missed,) = content["infeasible"]
+    assert (missed["trial"], missed["feasible"]) == (4, False)
+    assert missed["excess"] == {"latency_p95_s": 1.0}
+    out = tuner("front", everything).out
+    assert "react max_steps=1 (derived from 1)" in out
+    assert "direct few_shot=2 demonstrations=fixed (reused from old/7)" in out
+    assert out.index("Front on 4") < out.index("Near the front") < out.index("Not within")
+    assert "latency_p95_s 9, by 1" in out
+    assert "alike" in out
+    assert (
+        "6 trials are complete (1 derived from others, 1 reused, 1 stopped early, 1 not within the constraints)."
+        in out
+    )
+
+
+def test_nothing_within_the_constraints_shows_the_nearest_misses(tuner, keep, found, tmp_path):
+    keep(
+        found("direct", {}, search=[(1, 9, 4)] * 4, feasible=False),
+        extra="constraints: {latency_p95_s: '<= 8'}\n",
+    )
+    out = tuner("front", tmp_path / "study.yaml").out
+    assert "No trial is complete and within the constraints yet." in out
+    assert "latency_p95_s 9, by 1" in out
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_front_fits_a_narrow_terminal_and_cuts_nothing(tuner, everything, monkeypatch, columns):
+    monkeypatch.setattr("tuner.cli.output.width", lambda: columns)
+    out = tuner("front", everything).out
+    assert "…" not in out
+    assert "react max_steps=1 (derived from 1)" in out
+    assert "[30, 95]" in out
+    *tables, _, _ = out.splitlines()  # the last two are sentences, which the terminal folds
+    assert max(map(len, tables)) <= columns
 
 
 def test_what_an_oracle_told_is_marked_wherever_it_is_shown(tuner, said, keep, found, tmp_path):
@@ -177,6 +275,15 @@ def test_show(tuner, said, path):
     assert "cpu-estimate" in out
     assert "replay of" in tuner("show", path, 4).out
     assert "failed: 3 of 4 examples failed" in tuner("show", path, 3).out
+
+
+def test_show_says_whose_runs_a_trial_has_and_why_it_is_no_point(tuner, said, everything):
+    assert said("show", everything, 2)["derived_from"] == 1
+    assert "derived from" in tuner("show", everything, 2).out
+    assert "old/7" in tuner("show", everything, 0).out
+    assert "latency_p95_s 9 is not <= 8" in tuner("show", everything, 4).out
+    assert "beaten by trial 1" in tuner("show", everything, 5).out
+    assert "75 % [30, 95] (search), 75 % [30, 95] (holdout)" in tuner("show", everything, 1).out
 
 
 def test_show_says_what_was_seen_of_servers_and_what_makes_a_pass_doubtful(tuner, said, path):
