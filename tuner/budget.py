@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -25,6 +26,7 @@ from tuner.results import hypervolume_gain
 from tuner.spec import LoadedStudy
 from tuner.store import EDGE
 from tuner.store import Store
+from tuner.store.spending import Amount
 from tuner.store.spending import Spending
 from tuner.tasks import Split
 from workflows.config import AgentConfig
@@ -72,15 +74,11 @@ class Spent:
 def spent(store: Store) -> dict[str, Spent]:
     """What was spent of each of QUANTITIES: by failed, stopped and extra runs too, less what earlier runs had paid for."""
     rows = store.spent()
-    found = {}
-    for name, quantity in QUANTITIES.items():
-        bill = _bill(store, quantity, rows)
-        found[name] = (
-            Spent(None, None, 0)
-            if bill is None
-            else Spent(bill.spent(), bill.spent("holdout"), bill.unknown)
-        )
-    return found
+    bills = {name: _bill(store, quantity, rows) for name, quantity in QUANTITIES.items()}
+    return {
+        name: Spent(bill.spent(), bill.spent("holdout"), bill.unknown)
+        for name, bill in bills.items()
+    }
 
 
 def gpus_of(provenance: Mapping[str, Any]) -> int | None:
@@ -169,9 +167,8 @@ class Ledger:
         for name, limit in self._limits.items():
             quantity = QUANTITIES[name]
             bill = _bill(self._store, quantity, rows)
-            if bill is not None:  # else it is refused before the first trial
-                kept = sum(bill.expected(config) * questions for config, questions in waiting)
-                yield _Account(quantity.unit, limit, bill.spent(), bill, kept)
+            kept = sum(bill.expected(config) * questions for config, questions in waiting)
+            yield _Account(quantity.unit, limit, bill.spent(), bill, kept)
 
     def _waiting(self, rows: Sequence[Spending]) -> list[tuple[AgentConfig, int]]:
         """The configs of the front, and how many holdout questions each has still to be asked."""
@@ -306,16 +303,22 @@ class _Account:
         return max(0.0, left / each) if each else math.inf
 
 
-def _bill(store: Store, quantity: Quantity, rows: Sequence[Spending]) -> _Bill | None:
-    """The bill of a quantity; None for GPU-hours where it is not known how many GPUs there are."""
+def _bill(store: Store, quantity: Quantity, rows: Sequence[Spending]) -> _Bill:
+    """The bill of a quantity; time becomes GPU-hours by the GPUs of the study's servers."""
     per_unit = quantity.per_unit
     if quantity.name == "gpu_hours":
         row = store.row()
         gpus = None if row is None else gpus_of(row.provenance)
-        if gpus is None:
-            return None
-        per_unit /= gpus
+        if gpus is not None:
+            per_unit /= gpus
+        else:
+            rows = [replace(each, amounts={quantity.amount: _unknown(each)}) for each in rows]
     return _Bill(rows, quantity.amount, per_unit)
+
+
+def _unknown(row: Spending) -> Amount:
+    """Nothing is known of any of these runs."""
+    return Amount(total=0.0, known=0, spent=0.0, unknown=row.runs, dearest=0.0)
 
 
 def _number(value: float) -> str:

@@ -34,7 +34,16 @@ from tuner.spec import LoadedStudy
 from workflows.errors import ModelError
 from workflows.llm import ChatClient
 from workflows.llm import Request
+from workflows.trace import Span
 from workflows.trace import Trace
+
+_LIMITS_NEED = {
+    "gpu_hours": "gpus",
+    "energy_wh": "meter",
+    "cost_usd": "prices",
+    "tokens": "tokens",
+}
+"""What must be there for a limit of the budget to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +177,12 @@ class Fleet:
         self._started(name, running)
 
     async def _warm_up(self, name: str) -> None:
-        request = Request(prompt="Hello", max_tokens=1)
+        request, trace = Request(prompt="Hello", max_tokens=1), Trace()
         try:
-            await self._running[name].client.complete(request, Trace())
+            await self._running[name].client.complete(request, trace)
         except ModelError as error:
             raise ServingError(f"model {name}: {error}", hint=error.hint) from None
+        _require_token_counts(self._study, name, trace.spans[-1])
 
 
 def open_fleet(
@@ -196,6 +206,7 @@ def open_fleet(
         if study.spec.cache == "isolated":
             _report_isolation(model_name(name), running.endpoint, report)
         _require_prices(study, running.endpoint)
+        _require_gpus(study, name, running.meter)
     return fleet
 
 
@@ -211,28 +222,57 @@ def _report_isolation(name: str, endpoint: Endpoint, report: Report) -> None:
         )
 
 
+def _limits(study: LoadedStudy, *needs: str) -> list[str]:
+    """The limits of the study's budget that cannot be kept without these, as its file has them."""
+    return [
+        f"budget: {name}"
+        for name, needed in _LIMITS_NEED.items()
+        if needed in needs and getattr(study.spec.budget, name) is not None
+    ]
+
+
+def _objectives(study: LoadedStudy, needs: str) -> list[str]:
+    return [f"objectives: {name}" for name in study.measured() if OBJECTIVES[name].needs == needs]
+
+
 def _require_meter(study: LoadedStudy, model: str, spec: Served | Addressed) -> None:
     chosen = None if spec.meter is None else spec.meter.root
     if chosen not in (None, "none") or (chosen is None and _is_guessed(spec)):
         return
-    for objective in study.measured():
-        if OBJECTIVES[objective].needs == "meter":
+    for place in (*_objectives(study, "meter"), *_limits(study, "meter", "gpus")):
+        raise UserError(
+            f"{study.path}: {place} needs a meter, and model {model!r} has none",
+            hint="give the model a meter (nvml, dcgm, tensorrt_llm or rapl; cpu_estimate for a server on "
+            "the CPU that the study starts), or leave it out",
+        )
+
+
+def _require_gpus(study: LoadedStudy, model: str, meter: Meter) -> None:
+    for place in _limits(study, "gpus"):
+        if not meter.devices:
             raise UserError(
-                f"{study.path}: objectives: {objective} needs a meter, and model {model!r} has none",
-                hint="give the model a meter (nvml, dcgm, tensorrt_llm or rapl; cpu_estimate for a server on "
-                "the CPU that the study starts), or leave the objective out",
+                f"{study.path}: {place}: the meter of model {model!r} ({meter.source}) names no GPUs to count",
+                hint="give the model a meter of its GPUs (nvml or dcgm), or limit the wall_clock",
             )
 
 
 def _require_prices(study: LoadedStudy, endpoint: Endpoint) -> None:
     from workflows.llm import prices
 
-    for objective in study.measured():
-        if OBJECTIVES[objective].needs == "prices" and prices(endpoint.settings) is None:
+    for place in (*_objectives(study, "prices"), *_limits(study, "prices")):
+        if prices(endpoint.settings) is None:
             raise UserError(
-                f"{study.path}: objectives: {objective}: litellm has no price for model "
-                f"{endpoint.settings.model!r}",
-                hint="leave the objective out, or use tokens_total",
+                f"{study.path}: {place}: litellm has no price for model {endpoint.settings.model!r}",
+                hint="leave it out, or use tokens_total (in the budget: tokens)",
+            )
+
+
+def _require_token_counts(study: LoadedStudy, model: str, call: Span) -> None:
+    for place in _limits(study, "prices", "tokens"):
+        if call.tokens_in is None or call.tokens_out is None:
+            raise UserError(
+                f"{study.path}: {place}: the server of model {model!r} reports no token counts",
+                hint="leave it out, and limit the wall_clock",
             )
 
 
