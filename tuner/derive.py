@@ -49,7 +49,9 @@ def with_budget(config: AgentConfig, budget: int) -> AgentConfig:
 def smaller(space: SearchSpace, models: Models, config: AgentConfig) -> tuple[AgentConfig, ...]:
     """The configs of the space that this one's runs hold: with a smaller budget and all else equal; nearest first."""
     own = budget_of(config)
-    return tuple(reversed([each for each in _family(space, models, config) if budget_of(each) < own]))
+    return tuple(
+        reversed([each for each in _family(space, models, config) if budget_of(each) < own])
+    )
 
 
 def larger(space: SearchSpace, models: Models, config: AgentConfig) -> tuple[AgentConfig, ...]:
@@ -83,7 +85,7 @@ class Share:
 
 
 def shares(runs: Iterable[ExampleRun], extras: Iterable[ExampleRun] = ()) -> dict[Key, Share]:
-    """The joules of windows by run, which these are all the runs of; they add up to the windows, and to what was reused.
+    """The joules of windows by run, which with `extras` are all of theirs; all together add up to the windows, and to what was reused.
 
     What nobody used is shared out by how long each run took. A window whose joules cannot be attributed has none.
     """
@@ -107,6 +109,8 @@ def _of_window(window: Sequence[ExampleRun]) -> Iterator[tuple[Key, Share]]:
             for checkpoint, joules in zip(run.checkpoints, used.checkpoints_j, strict=True)
         ]
         known = [checkpoint.elapsed_s >= before.latency_s for checkpoint in run.checkpoints]
+        if run.edge:
+            continue
         yield (
             (run.example_id, run.repeat),
             Share(

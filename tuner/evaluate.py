@@ -38,6 +38,7 @@ from tuner.tasks import Example
 from tuner.tasks import Task
 from workflows.agent import Agent
 from workflows.resume import PastRun
+from workflows.trace import Trace
 
 Record = Callable[[ExampleRun], None]
 
@@ -219,7 +220,10 @@ class _Asking:
     async def _ask(self, question: _Question, arrived_s: float) -> None:
         began_s = perf_counter()
         past = None if question.edge else self._past.get(question.example.id)
-        run = None if past is None else await self._answer(question, arrived_s, past)
+        read_again: list[ExampleRun] = []
+        run = None
+        if past is not None:
+            run = await self._answer(question, arrived_s, past, read_again.append)
         if run is None:
             run = await self._answer(question, arrived_s)
         assert run is not None
@@ -233,15 +237,23 @@ class _Asking:
                 answered=run.error != BROKEN_OFF,
             )
         )
-        self._record(run)
+        for each in (*read_again, run):
+            self._record(each)
         if not question.edge:
             self._left -= 1
             self._end_if_done()
 
     async def _answer(
-        self, question: _Question, arrived_s: float, past: ExampleRun | None = None
+        self,
+        question: _Question,
+        arrived_s: float,
+        past: ExampleRun | None = None,
+        record: Record = lambda run: None,
     ) -> ExampleRun | None:
-        """The run; None where it does not do what the past one did, and has made no call."""
+        """The run; None where it does not do what the past one did, and has made no call.
+
+        What it takes that servers read the past one's prompts again goes to `record`.
+        """
         example, told = question.example, False
 
         async def oracle(answer: str) -> float:
@@ -253,6 +265,7 @@ class _Asking:
             seed=_seed(example, question.repeat),
             oracle=oracle,
             past=None if past is None else _as_begun(past),
+            on_read_again=lambda trace: record(self._read_again(question, trace)),
         )
         session.trace.origin_s = arrived_s  # waiting to be asked is part of the latency
         outcome, score, error = None, 0.0, None
@@ -288,6 +301,27 @@ class _Asking:
             samples=samples,
             edge=question.edge,
             reused=NOT_REUSED if past is None else past.taken_over().reused,
+        )
+
+    def _read_again(self, question: _Question, trace: Trace) -> ExampleRun:
+        """What it took that servers read prompts of a past run again: an extra run, so that it counts in no other."""
+        latency_s = trace.now_s()
+        energy, samples = self._metered.stretch()
+        return ExampleRun(
+            example_id=question.example.id,
+            repeat=question.repeat + 1,
+            answer="",
+            score=0.0,
+            error=None,
+            latency_s=latency_s,
+            energy=energy,
+            **asdict(add_up(trace.spans)),
+            started_s=trace.origin_s - self._metered.opened_s,
+            checkpoints=(),
+            spans=tuple(trace.spans),
+            window=self._window,
+            samples=samples,
+            edge=True,
         )
 
 

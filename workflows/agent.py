@@ -11,6 +11,7 @@ from workflows.config import load_agent_file
 from workflows.errors import ConfigError
 from workflows.llm import LLM
 from workflows.llm import ChatClient
+from workflows.resume import OnReadAgain
 from workflows.resume import PastRun
 from workflows.session import Oracle
 from workflows.session import Session
@@ -47,12 +48,17 @@ class Agent:
         return await self.run_session(question, session)
 
     def open_session(
-        self, *, seed: int = 0, oracle: Oracle | None = None, past: PastRun | None = None
+        self,
+        *,
+        seed: int = 0,
+        oracle: Oracle | None = None,
+        past: PastRun | None = None,
+        on_read_again: OnReadAgain | None = None,
     ) -> Session:
         """A session for one question, for callers that want its trace even when the run fails.
 
         With a past, of the same question and seed and under params that differ in the budget alone, the run goes on
-        from there, where the params say that it can.
+        from there, where the params say that it can; `on_read_again` hears of what servers read again before that.
         """
         return Session(
             llms=self._llms,
@@ -62,6 +68,7 @@ class Agent:
             seed=seed,
             oracle=oracle,
             past=past,
+            on_read_again=on_read_again,
         )
 
     def _opened(self, toolkit: Toolkit) -> Kit:

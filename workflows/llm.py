@@ -147,6 +147,13 @@ class ChatClient:
             raise ModelError(message) from None
         raise AssertionError("tenacity returns or raises")
 
+    async def read(self, request: Request, reply: str, trace: Trace) -> None:
+        """Have the server read a prompt that it replied to before, so that its cache has what it had then. Raises ModelError."""
+        # A chat's reply is in the cache as the assistant's, where no later prompt finds it.
+        known = reply if self._settings.endpoint == "completion" else ""
+        prompt = replace(request, prompt=request.prompt + known, max_tokens=1)
+        await self.complete(replace(prompt, stop=(), grammar=None, json_schema=None), trace)
+
     def litellm_arguments(self) -> dict[str, Any]:
         """What litellm's chat functions must be given to reach this model, the key included."""
         settings = self._settings

@@ -17,6 +17,7 @@ from workflows.llm import LLM
 from workflows.llm import ChatClient
 from workflows.llm import OnText
 from workflows.llm import Request
+from workflows.resume import OnReadAgain
 from workflows.resume import PastRun
 from workflows.resume import Recall
 from workflows.tools import Observation
@@ -42,6 +43,7 @@ class Session:
         oracle: Oracle | None = None,
         trace: Trace | None = None,
         past: PastRun | None = None,
+        on_read_again: OnReadAgain | None = None,
     ) -> None:
         self.trace = Trace() if trace is None else trace
         self.seed = seed
@@ -52,7 +54,7 @@ class Session:
         self._oracle = oracle
         self._checkpoints: list[Checkpoint] = []
         self._is_branch = False
-        self._recall = None if past is None else Recall(past, self.trace)
+        self._recall = None if past is None else Recall(past, self.trace, on_read_again)
 
     @property
     def on_its_own(self) -> bool:
@@ -89,7 +91,7 @@ class Session:
             seed=self.seed if seed is None else seed,
         )
         if self._recall is not None:
-            reply = self._recall.reply(request)
+            reply = await self._recall.reply(request, self.llm(model))
             if reply is not None:
                 if on_text is not None and reply:
                     on_text(reply)

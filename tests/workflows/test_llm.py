@@ -132,6 +132,22 @@ async def test_a_reply_and_its_span(endpoint: str) -> None:
         assert body["prompt"] == span.input
 
 
+async def test_what_is_read_again_is_what_the_cache_had(endpoint: str) -> None:
+    async with loopback.serve(loopback.Behaviour(record=True)) as server:
+        trace = Trace()
+        request = replace(ASK, grammar='root ::= "x"')
+        one = client(server, endpoint=endpoint, grammar="vllm")
+        await one.read(request, " to be", trace)
+        (body,) = (received.body for received in server.received)
+    assert body["max_tokens"] == 1
+    assert body.keys().isdisjoint({"stop", "structured_outputs", "extra_body"})
+    if endpoint == "chat":  # where a reply is the assistant's, and no prompt goes on from it
+        assert body["messages"][-1]["content"] == ASK.prompt
+    else:
+        assert body["prompt"] == f"{ASK.text()} to be"
+    assert len(trace.spans) == 1
+
+
 @pytest.mark.parametrize("system", ["Answer.", ""])
 async def test_a_salt_stands_before_all_else_and_in_no_span(endpoint: str, system: str) -> None:
     request = replace(ASK, system=system)

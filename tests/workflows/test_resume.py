@@ -1,5 +1,6 @@
 """Going on from an earlier run: what is given again, what is made again, and when nothing of it may be used."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ import pytest
 
 from workflows import AgentConfig
 from workflows import AgentPack
+from workflows import ChatClient
 from workflows import ModelError
 from workflows import Outcome
 from workflows import Request
@@ -16,9 +18,11 @@ from workflows import ScriptedLLM
 from workflows import Session
 from workflows import Span
 from workflows import ToolError
+from workflows import Trace
 from workflows import build
 from workflows.agent import Agent
 from workflows.config import Knob
+from workflows.llm import OnText
 from workflows.resume import DepartedError
 from workflows.resume import PastRun
 from workflows.tools import Delayed
@@ -197,6 +201,69 @@ async def test_a_run_that_ended_by_itself_is_gone_through_and_nothing_else(
         earlier.checkpoints,
     )
     assert outcome.latency_s == pytest.approx(earlier.latency_s, abs=1e-3)
+
+
+class Caching(ChatClient):
+    """A model on a server that keeps prefixes, in name only."""
+
+    def __init__(self, name: str) -> None:
+        self.read_again: list[tuple[str, str]] = []
+        self._name = name
+
+    async def complete(self, request: Request, trace: Trace, on_text: OnText | None = None) -> str:
+        span = Span("llm", self._name, trace.now_s(), trace.now_s(), request.text(), "new")
+        trace.add(span)
+        return "new"
+
+    async def read(self, request: Request, reply: str, trace: Trace) -> None:
+        await asyncio.sleep(0.05)
+        self.read_again.append((request.prompt, reply))
+        trace.add(Span("llm", self._name, 0.0, 0.05, request.text(), ""))
+
+
+@pytest.mark.parametrize(("cached", "is_read"), [(1, True), (0, False), (None, False)])
+async def test_servers_read_again_what_they_had_cached_once_for_calls_at_once(
+    cached: int | None, is_read: bool
+) -> None:
+    asked = [("a", "m", "b"), ("ab", "m", "c"), ("x", "m", "y"), ("ab", "n", "z")]
+    spans = [
+        Span("llm", m, 0, 1, prompt, out, None, 5, 1, cached, seed=0) for prompt, m, out in asked
+    ]
+    # Another seed for the other model, since nothing else tells its call from the one before.
+    past = PastRun((*spans[:3], replace(spans[3], seed=1)), (), 1.0)
+    models = {"m": Caching("m"), "n": Caching("n")}
+    heard: list[Trace] = []
+    session = Session(
+        llms=models,
+        actor="m",
+        pack=AgentPack(instruction=""),
+        tools=Toolbox(),
+        past=past,
+        on_read_again=heard.append,
+    )
+
+    async def ask(prompt: str, model: str, seed: int = 0) -> str:
+        return await session.complete(prompt, system="", max_tokens=9, model=model, seed=seed)
+
+    replies = [
+        await ask("a", "m"),
+        await ask("ab", "m"),
+        await ask("x", "m"),
+        await ask("ab", "n", 1),
+    ]
+    assert replies == ["b", "c", "y", "z"]
+    assert await asyncio.gather(*(ask("more", "m", seed) for seed in range(3))) == ["new"] * 3
+    assert session.trace.spans[4].start_s >= 1.0
+    assert session.trace.spans[4].start_s == pytest.approx(
+        1.0, abs=0.008
+    )  # reading took none of it
+    if is_read:
+        assert models["m"].read_again == [("ab", "c"), ("x", "y")]
+        assert models["n"].read_again == [("ab", "z")]
+        assert [len(trace.spans) for trace in heard] == [3]
+    else:
+        assert models["m"].read_again == models["n"].read_again == []
+        assert heard == []
 
 
 async def test_whoever_listens_hears_the_whole_reply_again() -> None:
