@@ -102,7 +102,7 @@ def _measured(front: Front, point: Point, store: Store, study: LoadedStudy) -> d
             **describe(same),
             "costs": costs_of(store.runs(trial_id, same.split), load=load).model_dump(mode="json"),
         }
-        for same in (*front.search, *front.confirmed)
+        for same in (*front.candidates, *front.confirmed)
         if same.trial.trial_id == trial_id
     }
 

@@ -111,6 +111,18 @@ def test_an_export_says_where_it_comes_from(keep, found, tmp_path):
     assert told["measured"]["holdout"]["sources"] == {"energy": "cpu-estimate"}
 
 
+def test_what_was_only_near_the_front_has_its_figures_of_the_search_too(keep, found, tmp_path):
+    """It was right about one question that the best was wrong about, so it may be on the front."""
+    best = found("direct", {}, search=rows(3, 1, 1), holdout=rows(1, 1, 1))
+    near = [(0.0, 2, 2), (0.0, 2, 2), (1.0, 2, 2), (1.0, 2, 2)]
+    study = keep(best, found("react", {"max_steps": 1}, search=near, holdout=rows(4, 2, 2)))
+    rule = Rule.parse("max-accuracy")
+    assert export(study, open_results(study), rule=rule, out=tmp_path / "best.yaml").point.trial.number == 1  # fmt: skip
+    measured = load_agent_file(tmp_path / "best.yaml").provenance["measured"]
+    assert measured["search"]["values"]["accuracy"] == 0.5
+    assert measured["holdout"]["values"]["accuracy"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("params", "shown"),
     [

@@ -72,7 +72,9 @@ def run_apart(*arguments: object, **environment: str) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("verb", ["check", "run", "status", "front", "effects", "export", "dashboard"])
+@pytest.mark.parametrize(
+    "verb", ["check", "run", "status", "front", "effects", "export", "dashboard"]
+)
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
