@@ -67,11 +67,10 @@ def _written(found: "ObjectiveEffects", effect: "Effect") -> str:
     figures = (effect.effect, *effect.interval)
     if found.scale == "ratio":
         middle, low, high = (f"{figure:.2f}" for figure in figures)
-        sign = "×"
-    elif OBJECTIVES[found.objective].unit == "share":
-        middle, low, high = (f"{100 * figure:.0f}" for figure in figures)
-        sign = "+" if effect.effect > 0 else ""
+        return f"{value} ({effect.configs}): ×{middle} [{low}, {high}]"
+    if OBJECTIVES[found.objective].unit == "share":
+        middle, low, high = (f"{100 * figure:z.0f}" for figure in figures)
     else:
         middle, low, high = map(number, figures)
-        sign = "+" if effect.effect > 0 else ""
+    sign = "" if middle.startswith(("-", "0")) else "+"
     return f"{value} ({effect.configs}): {sign}{middle} [{low}, {high}]"
