@@ -109,12 +109,13 @@ class Ledger:
             for name in QUANTITIES
             if (limit := getattr(self._budget, name)) is not None
         }
+        self._rows: dict[tuple[int, str], Spending] = {}
         self._looked_at = 0
         self._plateau: str | None = None
 
     def end_reason(self) -> str | None:
         """Why the search is over though there are trials left; None while it is not."""
-        rows = self._store.spent() if self._limits else []
+        rows = self._spent() if self._limits else []
         accounts = (*self._clock([]), *self._accounts(rows))
         refusals = (account.refusal() for account in accounts)
         return next(filter(None, refusals), None) or self._no_gain()
@@ -138,13 +139,21 @@ class Ledger:
 
     def _of_search(self) -> Iterator["_Account"]:
         if self._limits or self._budget.wall_clock is not None:
-            rows = self._store.spent()
+            rows = self._spent()
             yield from self._clock(rows)
             yield from self._accounts(rows)
 
     def _of_holdout(self) -> Iterator["_Account"]:
         if self._limits:
-            yield from self._accounts(self._store.spent(), keeping=False)
+            yield from self._accounts(self._spent(), keeping=False)
+
+    def _spent(self) -> list[Spending]:
+        """As the store has it, by trial and split; read once, and then only what came since."""
+        last = max((row.last for row in self._rows.values()), default=0)
+        for row in self._store.spent(after=last):
+            key = (row.trial_id, row.split)
+            self._rows[key] = self._rows[key] + row if key in self._rows else row
+        return [self._rows[key] for key in sorted(self._rows)]
 
     def _clock(self, rows: Sequence[Spending]) -> Iterator["_Account"]:
         """Of the limit on time, if any. The clock goes on as it went so far with what the questions took.

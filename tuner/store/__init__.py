@@ -435,10 +435,13 @@ class Store:
                 found.setdefault(row.trial_id, []).append((row.example_id, row.repeat))
         return found
 
-    def spent(self) -> list[Spending]:
-        """What the runs of every trial took, by trial and split, those of `EDGE` apart; sums are made by the database."""
+    def spent(self, *, after: int = 0) -> list[Spending]:
+        """What the runs of every trial took, by trial and split, those of `EDGE` apart; sums are made by the database.
+
+        With `after`, of the runs that were kept after that one (`Spending.last`).
+        """
         with self._engine.connect() as connection:
-            rows = connection.execute(spending_query(self._trial_ids()))
+            rows = connection.execute(spending_query(self._trial_ids(), after))
             return [spending_of(row._asdict()) for row in rows]
 
 

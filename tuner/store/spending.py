@@ -6,6 +6,7 @@ made of a part that nobody knows.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +30,16 @@ class Amount:
     dearest: float
     """The most that a run took; 0 where none is known."""
 
+    def __add__(self, other: "Amount") -> "Amount":
+        """Of these runs and others."""
+        return Amount(
+            self.total + other.total,
+            self.known + other.known,
+            self.spent + other.spent,
+            self.unknown + other.unknown,
+            max(self.dearest, other.dearest),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Spending:
@@ -39,8 +50,15 @@ class Spending:
     config_hash: str
     workflow: str
     runs: int
+    last: int
+    """The run that was kept last: `Store.spent(after=…)` goes on from there."""
     amounts: Mapping[str, Amount]
     """`seconds` of sittings, in which runs may overlap, `latency_s`, `joules`, `tokens` and `usd`."""
+
+    def __add__(self, other: "Spending") -> "Spending":
+        """Of these runs and later ones of the same trial and split."""
+        amounts = {name: amount + other.amounts[name] for name, amount in self.amounts.items()}
+        return replace(other, runs=self.runs + other.runs, amounts=amounts)
 
 
 _RUNS = example_runs.c
@@ -63,8 +81,8 @@ _AMOUNTS: Mapping[str, tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]] = {
 """What a run took, NULL where that is not known, and what of it an earlier run had paid for."""
 
 
-def spending_query(trial_ids: sa.Select[Any]) -> sa.Select[Any]:
-    """A row for each of these trials and each split, to be read by `spending_of`."""
+def spending_query(trial_ids: sa.Select[Any], after: int) -> sa.Select[Any]:
+    """A row for each of these trials and each split with runs kept after that one, to be read by `spending_of`."""
     return (
         sa.select(
             _RUNS.trial_id,
@@ -72,10 +90,11 @@ def spending_query(trial_ids: sa.Select[Any]) -> sa.Select[Any]:
             sa.func.min(trials.c.config_hash).label("config_hash"),
             sa.func.min(trials.c.config["workflow"].as_string()).label("workflow"),
             sa.func.count().label("runs"),
+            sa.func.max(_RUNS.run_id).label("last"),
             *(column for name in _AMOUNTS for column in _columns_of(name)),
         )
         .join(trials, trials.c.trial_id == _RUNS.trial_id)
-        .where(_RUNS.trial_id.in_(trial_ids))
+        .where(_RUNS.trial_id.in_(trial_ids), _RUNS.run_id > after)
         .group_by(_RUNS.trial_id, _RUNS.split)
         .order_by(_RUNS.trial_id, _RUNS.split)
     )
@@ -89,6 +108,7 @@ def spending_of(row: Mapping[str, Any]) -> Spending:
         config_hash=row["config_hash"],
         workflow=row["workflow"],
         runs=row["runs"],
+        last=row["last"],
         amounts={
             name: Amount(
                 total=float(row[f"{name}_total"]),

@@ -159,3 +159,28 @@ def test_where_a_meter_failed_the_latency_stands_for_the_stretch(
     trial_id = keep(store, optuna_study, [RUN, failed], "search")
     (row,) = (row for row in store.spent() if row.trial_id == trial_id)
     assert row.amounts["seconds"].spent == 1.5 + 2.0
+
+
+@given(found=st.lists(runs(), min_size=2, max_size=6), data=st.data())
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_what_came_since_adds_to_what_was_there(
+    store: Store, optuna_study: optuna.Study, found: list[ExampleRun], data: st.DataObject
+) -> None:
+    split = data.draw(st.integers(1, len(found) - 1))
+    trial_id = keep(store, optuna_study, found[:split], "search")
+    (before,) = (row for row in store.spent() if row.trial_id == trial_id)
+    assert store.spent(after=before.last) == []
+    for number, run in enumerate(found[split:]):
+        named = replace(run, example_id=f"later {number}")
+        store.save_run(trial_id, "search", named, owner="me", search_s=0.0)
+    (since,) = store.spent(after=before.last)
+    (whole,) = (row for row in store.spent() if row.trial_id == trial_id)
+    added = before + since
+    assert (added.runs, added.last) == (whole.runs, whole.last)
+    for name, amount in whole.amounts.items():
+        assert added.amounts[name].spent == pytest.approx(amount.spent)
+        assert added.amounts[name].total == pytest.approx(amount.total)
+        assert (added.amounts[name].known, added.amounts[name].unknown) == (amount.known, amount.unknown)  # fmt: skip
+        assert added.amounts[name].dearest == amount.dearest
