@@ -225,7 +225,7 @@ class _Sample:
         for trial in candidates:
             *columns, repeats = rows[trial.trial_id].T if trial.trial_id in rows else ((),)
             starts = np.flatnonzero(np.asarray(repeats) == 0)
-            if len(starts) != questions:
+            if not len(starts) or len(starts) != questions:
                 continue
             known = dict(zip(names, columns, strict=True))
             each = {o.name: o.amounts(*(known[field] for field in o.fields)) for o in measured}

@@ -324,3 +324,13 @@ def test_results_of_another_study_are_not_read_as_this_ones(keep, tmp_path, old,
         file.write_text(file.read_text().replace(old, new))
     with pytest.raises(StoreError, match=f"holds this study with another {part};"):
         open_results(load_study(tmp_path / "study.yaml"))
+
+
+def test_a_study_without_holdout_questions_has_a_front_and_nothing_confirmed(keep, found):
+    study = keep(found("direct", {}, search=[(1, 1, 1)] * 4))
+    options = study.task_options.model_copy(update={"holdout": 0})
+    store = open_results(study)
+    front = Front.read(study.model_copy(update={"task_options": options}), store)
+    store.close()
+    assert [point.trial.number for point in front.search] == [0]
+    assert front.confirmed == ()

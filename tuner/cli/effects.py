@@ -72,5 +72,5 @@ def _written(found: "ObjectiveEffects", effect: "Effect") -> str:
         middle, low, high = (f"{100 * figure:z.0f}" for figure in figures)
     else:
         middle, low, high = map(number, figures)
-    sign = "" if middle.startswith(("-", "0")) else "+"
+    sign = "" if middle.startswith("-") or middle == "0" else "+"
     return f"{value} ({effect.configs}): {sign}{middle} [{low}, {high}]"
