@@ -5,6 +5,7 @@ it comes out the same after an interruption and for every worker. docs/budgets.m
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -226,17 +227,38 @@ class _Bill:
     def __init__(self, rows: Sequence[Spending], amount: str, per_unit: float) -> None:
         self._rows = [(row, row.amounts[amount]) for row in rows]
         self._per_unit = per_unit
+        self.unknown = sum(of.unknown for _, of in self._rows)
         known = [(row, of) for row, of in self._rows if of.known]
         self._dearest: dict[int, float] = {}
         for row, of in known:
             self._dearest[row.trial_id] = max(self._dearest.get(row.trial_id, 0.0), of.dearest)
-        self._is_known = bool(known)
-        self.unknown = sum(of.unknown for _, of in self._rows)
-        self._each = self._of_each()
+        self._most = max(self._dearest.values(), default=None)
+        self._of_config: dict[str, list[float]] = defaultdict(list)
+        self._of_workflow: dict[str, list[float]] = defaultdict(list)
+        self._all: list[float] = []
+        self._learn()
+
+    def _learn(self) -> None:
+        """What a question of each trial took: its part of the extra ones and what it reused included."""
+        for _, group in groupby(self._rows, key=lambda pair: pair[0].trial_id):
+            pairs = list(group)
+            questions = sum(row.runs for row, _ in pairs if row.split != EDGE)
+            if questions:
+                taken = sum(
+                    of.total + (row.runs - of.known) * self._guess(row) for row, of in pairs
+                )
+                each = taken / questions / self._per_unit
+                self._of_config[pairs[0][0].config_hash].append(each)
+                self._of_workflow[pairs[0][0].workflow].append(each)
+                self._all.append(each)
+
+    def _guess(self, row: Spending) -> float:
+        """What a run of a trial took at most, going by those that are known."""
+        return self._dearest.get(row.trial_id, self._most or 0.0)
 
     def spent(self, split: Split | None = None) -> float | None:
         """What was paid for, in all or on one split; None where something was and nothing is known of it."""
-        if self.unknown and not self._is_known:
+        if self.unknown and self._most is None:
             return None
         paid = [
             of.spent + of.unknown * self._guess(row)
@@ -247,36 +269,15 @@ class _Bill:
 
     def expected(self, config: AgentConfig) -> float:
         """What a question of this config may take; 0 before any run."""
-        rows = {row.trial_id: row for row, _ in self._rows if row.trial_id in self._each}
-        digest = config.hash()
-        own = [self._each[trial] for trial, row in rows.items() if row.config_hash == digest]
-        if own:
+        own = self._of_config.get(config.hash())
+        if own is not None:
             return float(np.mean(own))
-        alike = [
-            self._each[trial] for trial, row in rows.items() if row.workflow == config.workflow
-        ]
-        known = alike or list(self._each.values())
+        known = self._of_workflow.get(config.workflow, self._all)
         return float(np.mean(known) + np.std(known)) if known else 0.0
 
     def mean(self) -> float:
         """What a question took, in the mean over trials; 0 before any run."""
-        return float(np.mean(list(self._each.values()))) if self._each else 0.0
-
-    def _guess(self, row: Spending) -> float:
-        """What a run of a trial took at most, going by those that are known."""
-        most = max(self._dearest.values(), default=0.0)
-        return self._dearest.get(row.trial_id, most)
-
-    def _of_each(self) -> dict[int, float]:
-        """What a question of each trial took: its part of the extra ones and what it reused included."""
-        found = {}
-        for trial_id, group in groupby(self._rows, key=lambda pair: pair[0].trial_id):
-            pairs = list(group)
-            questions = sum(row.runs for row, _ in pairs if row.split != EDGE)
-            taken = sum(of.total + (row.runs - of.known) * self._guess(row) for row, of in pairs)
-            if questions:
-                found[trial_id] = taken / questions / self._per_unit
-        return found
+        return float(np.mean(self._all)) if self._all else 0.0
 
 
 @dataclass(frozen=True, slots=True)
