@@ -107,8 +107,6 @@ class RuleKind:
 
     form: str
     """Its name, with an argument as an example where it takes one."""
-    chooses: str
-    """The point that it chooses, in words."""
     read: Callable[[str], _Choose]
     """The rule with this argument; raises ValueError saying what is wrong with it."""
 
@@ -310,27 +308,15 @@ def _balanced(field: _Field, weights: Mapping[str, float], written: str) -> Choi
 
 
 RULES: Mapping[str, RuleKind] = {
-    "knee": RuleKind("knee", "the best balanced: it gives up least where it gives up most", _knee),
-    "max-accuracy": RuleKind("max-accuracy", "the highest accuracy", _best_in("accuracy")),
-    "min-energy": RuleKind("min-energy", "the least energy", _best_in("energy_")),
-    "min-latency": RuleKind("min-latency", "the least latency", _best_in("latency_")),
-    "cheapest-within": RuleKind(
-        "cheapest-within:0.02",
-        "the cheapest of those whose accuracy is within 0.02 of the best",
-        _within,
-    ),
-    "slo": RuleKind(
-        "slo:latency_p95_s<=5,accuracy>=0.6",
-        "the highest accuracy of those that meet every condition",
-        _slo,
-    ),
-    "weights": RuleKind(
-        "weights:accuracy=2,energy_wh=1",
-        "the best balanced, each objective by its weight",
-        _weights,
-    ),
+    "knee": RuleKind("knee", _knee),
+    "max-accuracy": RuleKind("max-accuracy", _best_in("accuracy")),
+    "min-energy": RuleKind("min-energy", _best_in("energy_")),
+    "min-latency": RuleKind("min-latency", _best_in("latency_")),
+    "cheapest-within": RuleKind("cheapest-within:0.02", _within),
+    "slo": RuleKind("slo:latency_p95_s<=5,accuracy>=0.6", _slo),
+    "weights": RuleKind("weights:accuracy=2,energy_wh=1", _weights),
 }
-"""Rule to how it is written, what it chooses and what makes it of its argument; a new one is an entry here."""
+"""Rule to how it is written, and what makes it of its argument; a new one is an entry here."""
 
 
 # What rules compare
