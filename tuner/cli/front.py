@@ -95,13 +95,14 @@ def _content(study: "LoadedStudy", store: "Store") -> dict[str, Any]:
             for name in found.objectives
         ],
         "trials": _trials(store.trials()),
-        "points": [_point(point) for point in (*found.search, *found.confirmed)],
-        "near": [_point(point) for point in found.near],
-        "infeasible": [_point(point) for point in found.infeasible],
+        "points": [point_content(point) for point in (*found.search, *found.confirmed)],
+        "near": [point_content(point) for point in found.near],
+        "infeasible": [point_content(point) for point in found.infeasible],
     }
 
 
-def _point(point: "Point") -> dict[str, Any]:
+def point_content(point: "Point") -> dict[str, Any]:
+    """A point as programs get it."""
     from tuner.export import describe
     from tuner.export import ends
 

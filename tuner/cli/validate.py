@@ -41,25 +41,12 @@ def _print(study: "LoadedStudy", found: "Validation") -> None:
 
 
 def _content(study: "LoadedStudy", found: "Validation") -> dict[str, Any]:
-    from tuner.export import describe
-    from tuner.export import ends
+    from tuner.cli.front import point_content
 
     return {
         "study": study.spec.name,
         "questions": study.task_options.holdout,
-        "points": [
-            {
-                "trial": point.trial.number,
-                "config": None if point.trial.config is None else point.trial.config.model_dump(),
-                "on_front": point.on_front,
-                **describe(point),
-                "drop": {
-                    name: {"value": drop.value, "interval": ends(drop.interval)}
-                    for name, drop in point.drop.items()
-                },
-            }
-            for point in found.front.confirmed
-        ],
+        "points": [point_content(point) for point in found.front.confirmed],
         "unconfirmed": list(found.unconfirmed),
         "oracle": list(found.oracle),
         "sentences": found.sentences(),
