@@ -5,6 +5,8 @@ shows two kinds of doubt at once. That other questions would have been answered 
 these questions tells; that the same ones would have been, it does.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +16,9 @@ from tuner.objectives import OBJECTIVES
 from tuner.objectives import Objective
 from tuner.results import Point
 from tuner.store import Store
+
+Asked = Mapping[int, Sequence[tuple[str, int]]]
+"""The (example, repeat) of every answer, by trial."""
 
 UNCERTAIN = (0.1, 0.9)
 """Memberships between which a config may be on the front or not."""
@@ -31,7 +36,8 @@ def to_replicate(store: Store, points: Sequence[Point], *, repeats: int, most: i
     """
     if not points:
         return []
-    answers = _answers(store, points, [OBJECTIVES[name] for name in points[0].values])
+    asked = store.asked("search")
+    answers = _answers(store, points, asked, [OBJECTIVES[name] for name in points[0].values])
     low, high = UNCERTAIN
     uncertain = [point for point in points if low <= point.membership <= high]
     uncertain.sort(key=lambda point: abs(point.membership - 0.5))
@@ -39,8 +45,8 @@ def to_replicate(store: Store, points: Sequence[Point], *, repeats: int, most: i
     for point in uncertain:
         own = answers[point.trial.number]
         others = [each for number, each in answers.items() if number != point.trial.number]
-        is_full = bool((_counts(own[0]) >= repeats).all())
-        if not is_full and _is_worth_it(own, others):
+        times = Counter(example for example, _ in asked[point.trial.trial_id])
+        if min(times.values()) < repeats and _is_worth_it(own, others):
             chosen.append(point.trial.number)
     return chosen[:most]
 
@@ -76,11 +82,11 @@ def _counts(answers: Floats) -> Floats:
 
 
 def _answers(
-    store: Store, points: Sequence[Point], objectives: Sequence[Objective]
+    store: Store, points: Sequence[Point], asked: Asked, objectives: Sequence[Objective]
 ) -> dict[int, Floats]:
-    """(objectives, questions, repeats) amounts by trial, NaN where a question was not answered so often."""
+    """(objectives, questions, repeats) amounts by trial, NaN where a question was not answered so often, or not measured."""
     names = list(dict.fromkeys(field for objective in objectives for field in objective.fields))
-    fields, asked = store.fields("search", names), store.asked("search")
+    fields = store.fields("search", names)
     found = {}
     for point in points:
         keys = asked[point.trial.trial_id]

@@ -29,7 +29,7 @@ class Validation:
     front: Front
     """Without agents that were told when they were right; what is confirmed has its drop since the search."""
     unconfirmed: tuple[int, ...]
-    """Numbers of trials that were to be confirmed and could not be: their server does not start any more."""
+    """Numbers of trials that were to be confirmed and could not be; why was reported on the way."""
     oracle: tuple[int, ...]
     """Numbers of trials on the search's front that are left out, since nobody can tell an agent in deployment when it is right."""
 
@@ -52,7 +52,7 @@ class Validation:
             )
         if self.unconfirmed:
             listed = ", ".join(map(str, self.unconfirmed))
-            said.append(f"Not confirmed, because a server did not start: {listed}.")
+            said.append(f"Could not be confirmed, for the reasons given above: {listed}.")
         if self.oracle:
             listed = ", ".join(map(str, self.oracle))
             said.append(

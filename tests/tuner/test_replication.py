@@ -123,6 +123,17 @@ def test_a_question_is_not_answered_more_often_than_is_asked_for(store):
     assert to_replicate(store, points, repeats=2, most=9) == [0]
 
 
+def test_what_a_repeat_did_not_measure_is_not_asked_for_again(store):
+    trial_id = store.trial_id(0)
+    for run in store.runs(trial_id, "search"):
+        lost = replace(run, repeat=1, energy=replace(run.energy, gross_j=None))
+        store.save_run(trial_id, "search", lost, owner="test", search_s=0.0)
+    points = points_of(store, 0.5, 1.0)
+    backwards = [replace(point, values=dict(reversed(point.values.items()))) for point in points]
+    assert to_replicate(store, backwards, repeats=2, most=9) == []
+    assert to_replicate(store, backwards, repeats=3, most=9) == [0]
+
+
 def test_a_first_repeat_tells_whether_another_is_worth_it(store):
     points = points_of(store, 0.5, 0.4, 1.0)
     repeat(store, 0, 1)  # answers are the same, and costs nearly so
