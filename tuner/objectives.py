@@ -42,6 +42,8 @@ class Objective:
     amounts: Callable[..., Amounts]
     summary: Callable[[Amounts], Amounts]
     interval: Callable[[Amounts], Interval]
+    quantile: float | None = None
+    """The share of amounts that lie below it; None for a mean."""
 
     def value(self, runs: Sequence[ExampleRun]) -> float | None:
         """The objective over these runs, every question weighing the same; None when there are none, or one was not measured."""
@@ -69,9 +71,9 @@ def by_question(amounts: Amounts, starts: npt.NDArray[np.intp]) -> Amounts:
     A question that was answered less often than others has its answers there as many times over as make the rows
     equally long, so that every question weighs the same, whatever the formula.
     """
-    counts = np.diff(starts, append=len(amounts))
-    if (counts == 1).all():
+    if len(starts) == len(amounts):
         return amounts[:, np.newaxis]
+    counts = np.diff(starts, append=len(amounts))
     length = math.lcm(*map(int, np.unique(counts)))
     rows = np.split(amounts, starts[1:])
     return np.stack([np.repeat(row, length // len(row)) for row in rows])
@@ -83,7 +85,7 @@ def _mean(amounts: Amounts) -> Amounts:
 
 def _quantile(
     share: float,
-) -> tuple[Callable[[Amounts], Amounts], Callable[[Amounts], Interval]]:
+) -> tuple[Callable[[Amounts], Amounts], Callable[[Amounts], Interval], float]:
     def summary(amounts: Amounts) -> Amounts:
         # As np.quantile interpolates, at a third of its time on many short rows.
         ordered = np.sort(amounts, axis=-1)
@@ -93,7 +95,7 @@ def _quantile(
         below, above = ordered[..., low], ordered[..., high]
         return np.asarray(below + (above - below) * (position - low))
 
-    return summary, partial(quantile_interval, share=share)
+    return summary, partial(quantile_interval, share=share), share
 
 
 def _same(amounts: Amounts) -> Amounts:
