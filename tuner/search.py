@@ -133,11 +133,12 @@ class Search:
         reusables, refused = reusable(self._study, self._trials.task, self._store, self._sources)
         for line in refused:
             self._trials.report(Talk(f"warm start: {line}"))
-        open_ = []
+        open_, left = [], 0
         for each in reusables:
             answered = sum(repeat == 0 for _, repeat in each.answers)
             is_whole = answered == len(self._trials.task.search)
             if not is_whole and not partial:
+                left += 1
                 continue
             asked = self._trials.open_as(each.config, reused_from=each.name)
             for run in each.runs():
@@ -148,9 +149,17 @@ class Search:
             with self._trials.told(asked):
                 runs = self._store.runs(asked.trial_id, "search")
                 self._trials.complete(asked, each.config, self._trials.values(runs))
-        if reusables:
-            count = f"{len(reusables)} evaluation{'' if len(reusables) == 1 else 's'}"
+        if len(reusables) > left:
+            taken = len(reusables) - left
+            count = f"{taken} evaluation{'' if taken == 1 else 's'}"
             self._trials.report(Talk(f"warm start: {count} of earlier studies taken over"))
+        if left:
+            self._trials.report(
+                Talk(
+                    f"warm start: {left} with answers to some of the questions only left out: "
+                    f"sampler {self._spec.sampler.name} gives whole trials"
+                )
+            )
         return open_
 
     # Trials as Optuna proposes them

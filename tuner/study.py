@@ -99,6 +99,7 @@ def _conduct(
     task = main.load_task()
     with ExitStack() as stack:
         kept = [_Kept.open(study, task, stack) for study, _ in parts]
+        sources = open_sources(main, stack)
         if main.table_path is not None:
             servers: _Servers = _Replayed(main, task)
         else:
@@ -113,8 +114,6 @@ def _conduct(
             fleet = open_fleet(main, stack, report=report, started=started, first=first)
             servers = _Served(main, task, fleet)
             report(Talk("warming up"))
-
-        sources = open_sources(main, stack)
 
         def search(each: _Kept) -> Search:
             trials = Trials(
