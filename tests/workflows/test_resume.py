@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -117,6 +118,23 @@ async def test_a_tool_is_called_again_where_later_observations_depend_on_it(orde
     assert kit.calls == (4 if ordered else 1)
     assert tuple(session.trace.spans[:3]) == spans
     assert session.trace.spans[3].output == f"call {kit.calls}"
+
+
+async def test_calls_that_ask_the_same_of_tools_in_other_states_are_told_apart() -> None:
+    async def count(session: Session, order: Sequence[int]) -> list[str]:
+        """What forks observe that have counted to 1 and to 2 before, in that order."""
+        forks = [session.tools.fork() for _ in range(2)]
+        for number, fork in enumerate(forks, 1):
+            for _ in range(number):
+                await session.act("count", "before", tools=fork)
+        seen = {n: await session.act("count", "a", tools=forks[n]) for n in order}
+        return [seen[n].text for n in range(2)]
+
+    earlier, tools = await counted(Counter(ordered=True), []), Toolbox([Counter(ordered=True)])
+    assert await count(earlier, (0, 1)) == ["call 2", "call 3"]
+    past = PastRun(tuple(earlier.trace.spans), (), 1.0)
+    session = Session(llms={}, actor="m", pack=AgentPack(instruction=""), tools=tools, past=past)
+    assert await count(session, (1, 0)) == ["call 2", "call 3"]
 
 
 async def test_a_tool_that_gives_something_else_than_before_ends_it() -> None:
