@@ -10,19 +10,23 @@ import optuna
 from tuner.blocks import Blocks
 from tuner.budget import Ledger
 from tuner.errors import VariantError
+from tuner.evaluate import never_enough
 from tuner.events import StudyEnded
 from tuner.events import Talk
 from tuner.proposals import Proposals
+from tuner.racing import Race as Against
 from tuner.records import ExampleRun
 from tuner.records import TrialRecord
 from tuner.replication import to_replicate
 from tuner.results import LEFT_OUT
 from tuner.results import Front
 from tuner.results import counted
+from tuner.results import evaluated
 from tuner.reuse import Source
 from tuner.reuse import reusable
 from tuner.samplers.pooled import BLOCK
 from tuner.spec import LoadedStudy
+from tuner.spec import Racing
 from tuner.store import EDGE
 from tuner.store import Store
 from tuner.tasks import Example
@@ -222,8 +226,9 @@ class Search:
 
     async def _evaluate(self, asked: Asked, config: AgentConfig) -> None:
         """All questions, unless the config is beaten for sure before; then what its checkpoints say of smaller budgets."""
-        race = _Race(self._trials, asked) if self._races else None
-        enough = race.is_over if race is not None else (lambda: False)
+        racing = self._spec.racing if self._races else False
+        race = _Race(self._trials, asked, racing) if racing else None
+        enough = never_enough if race is None else race.is_over
         runs = await self._trials.give(asked, config, "search", enough=enough)
         stopped = None if race is None else race.verdict
         values = self._trials.values(runs, sure=stopped is None)
@@ -405,12 +410,34 @@ class Search:
 class _Race:
     """Whether a trial under way is beaten for sure; looked at after each block of questions."""
 
-    def __init__(self, trials: Trials, asked: Asked) -> None:
+    def __init__(self, trials: Trials, asked: Asked, racing: Racing) -> None:
         self.verdict: str | None = None
         """Why the trial is to be stopped; None while it is not."""
+        self._seen = trials.seen
+        self._asked = asked
+        self._block = racing.block
+        self._questions = len(trials.task.search)
+        self._count = len(trials.study.spec.objectives)
+        measured = {
+            trial.number: trials.seen.of(trial.trial_id)[:, : self._count]
+            for trial in evaluated(trials.store.trials())
+            if trial.feasible and trial.stopped is None
+        }
+        objectives = trials.seen.objectives[: self._count]
+        self._race = Against(objectives, measured, confidence=racing.confidence)
+        self._looked_at = 0
 
     def is_over(self) -> bool:
         """Whether the trial is to be given no more questions."""
+        seen = self._seen.of(self._asked.trial_id)[:, : self._count]
+        count = int(self._seen.answered(self._asked.trial_id).sum())
+        if self.verdict is None and count - self._looked_at >= self._block:
+            self._looked_at = count
+            beater = self._race.beaten_by(seen)
+            if beater is not None:
+                self.verdict = (
+                    f"trial {beater} beats it, as {count} of {self._questions} questions show"
+                )
         return self.verdict is not None
 
 
