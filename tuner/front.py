@@ -15,8 +15,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-CELLS = 2**20
-"""Numbers that `hypervolumes` holds at once, for each of some arrays."""
+
+FEW = 100
+"""Points up to which a hypervolume takes less time than to find those that are not dominated."""
 
 
 def oriented(values: Floats, directions: Sequence[Literal["maximize", "minimize"]]) -> Floats:
@@ -30,15 +31,15 @@ def non_dominated(values: Floats) -> Flags:
 
     Equal points do not dominate each other: twins are both on the front, or neither is.
     """
-    keep = np.ones(len(values), dtype=np.bool_)
-    for index, point in enumerate(values):
-        if keep[index]:
-            beaten = np.asarray((values >= point).all(axis=1) & (values > point).any(axis=1))
-            keep = keep & ~beaten
+    keep = np.zeros(len(values), dtype=np.bool_)
+    # Whatever dominates a point stands before it, so that the first of those left is on the front.
+    left = np.lexsort(values.T[::-1])
+    while len(left):
+        keep[left[0]] = True
+        point, others = values[left[0]], values[left[1:]]
+        beaten = (others >= point).all(axis=1) & (others > point).any(axis=1)
+        left = left[1:][~beaten]
     return keep
-
-
-# Hypervolume
 
 
 def hypervolume(values: Floats, reference: Floats) -> float:
@@ -47,86 +48,42 @@ def hypervolume(values: Floats, reference: Floats) -> float:
     Exact, for any number of objectives: slices across the last one, each a hypervolume of one objective less (While et
     al. 2006, IEEE Transactions on Evolutionary Computation 10). What a point has beyond the reference counts for nothing.
     """
-    return float(hypervolumes(values[np.newaxis], reference)[0])
+    sides = np.maximum(reference - values, 0.0)
+    return _volume(sides if len(sides) <= FEW else sides[non_dominated(-sides)])
 
 
-def hypervolumes(draws: Floats, reference: Floats) -> Floats:
-    """The hypervolume of the points of each draw: (draws,)."""
-    if draws.shape[1] == 0:
-        return np.zeros(len(draws))
-    sides = np.maximum(reference - draws, 0.0)
-    at_once = max(1, CELLS // draws.shape[1] ** 2)
-    parts = [_volumes(sides[at : at + at_once]) for at in range(0, len(sides), at_once)]
-    return np.concatenate([*parts, np.zeros(0)])
-
-
-def _volumes(sides: Floats) -> Floats:
-    """Volumes of unions of boxes with a corner in common, by their sides: (sets, boxes, objectives)."""
-    order = np.argsort(-sides[:, :, -1], axis=1)
-    sides = np.take_along_axis(sides, order[:, :, np.newaxis], axis=1)
-    heights = _steps_down(sides[:, :, -1])
-    boxes, objectives = sides.shape[1:]
+def _volume(sides: Floats) -> float:
+    """Volume of the union of boxes that have a corner in common, by their sides: (boxes, objectives)."""
+    sides = sides[np.argsort(-sides[:, -1])]
+    heights = _steps_down(sides[:, -1])
+    objectives = sides.shape[1]
     if objectives == 1:
-        return np.asarray(heights.sum(axis=1))
+        return float(heights.sum())
     if objectives == 2:
-        areas = np.maximum.accumulate(sides[:, :, 0], axis=1)
+        areas = np.maximum.accumulate(sides[:, 0])
     elif objectives == 3:
-        areas = _areas(sides[:, :, :2])
+        areas = _areas(sides[:, :2])
     else:
-        slices = [_volumes(sides[:, : count + 1, :-1]) for count in range(boxes)]
-        areas = np.stack(slices, axis=1)
-    return np.asarray((heights * areas).sum(axis=1))
+        areas = np.array([_volume(sides[: n + 1, :-1]) for n in range(len(sides))], dtype=float)
+    return float(heights @ areas)
 
 
 def _areas(sides: Floats) -> Floats:
-    """Areas of the unions of the first rectangle, of the first two, and so on: (sets, rectangles)."""
-    order = np.argsort(-sides[:, :, 0], axis=1)
-    widths = _steps_down(np.take_along_axis(sides[:, :, 0], order, axis=1))
-    lengths = np.take_along_axis(sides[:, :, 1], order, axis=1)
-    is_first = order[:, np.newaxis, :] <= np.arange(sides.shape[1])[:, np.newaxis]
-    tallest = np.maximum.accumulate(np.where(is_first, lengths[:, np.newaxis], 0.0), axis=2)
-    return np.asarray(np.matmul(tallest, widths[:, :, np.newaxis])[:, :, 0])
+    """Areas of the unions of the first rectangle, of the first two, and so on, by their sides: (rectangles, 2)."""
+    order = np.argsort(-sides[:, 0])
+    widths, lengths = _steps_down(sides[order, 0]), sides[order, 1]
+    is_within = order <= np.arange(len(sides))[:, np.newaxis]
+    return np.asarray(np.maximum.accumulate(np.where(is_within, lengths, 0.0), axis=1) @ widths)
 
 
 def _steps_down(sides: Floats) -> Floats:
-    """From each of some descending numbers to the next, from the last to 0, along the last axis."""
-    return np.asarray(-np.diff(sides, axis=-1, append=0.0))
+    """From each of some descending numbers to the next, and from the last to 0."""
+    return np.asarray(-np.diff(sides, append=0.0))
 
 
-# What cannot be known for sure
-
-
-def membership(draws: Floats, points: Sequence[int]) -> Floats:
-    """Probability that each of `points` is on the front: the share of draws in which no point dominates it."""
-    values = np.ascontiguousarray(np.moveaxis(draws, 2, 0))
-    rivals = _ever_on_front(values)
-    place = {int(index): at for at, index in enumerate(rivals)}
-    values = np.ascontiguousarray(values[:, :, rivals])
-    shares = [
-        1.0 - float(_beaten(values, values[:, :, [place[index]]]).any(axis=1).mean())
-        if index in place
-        else 0.0
-        for index in points
-    ]
-    return np.array(shares, dtype=np.float64)
-
-
-def _ever_on_front(values: Floats) -> npt.NDArray[np.intp]:
-    """Points that no single other one dominates in every draw; `values` is (objectives, draws, points).
-
-    The rest are on no draw's front, and what they dominate is dominated without them.
-    """
-    keep = np.ones(values.shape[2], dtype=np.bool_)
-    for index in np.flatnonzero(non_dominated(values.mean(axis=1).T)):
-        keep &= ~_beaten(-values, -values[:, :, [index]]).all(axis=0)
-    return np.flatnonzero(keep)
-
-
-def _beaten(values: Floats, by: Floats) -> Flags:
-    """Where `values` are at most `by` in every objective, and below in one: arrays with objectives first."""
-    at_most = np.logical_and.reduce([mine <= other for mine, other in zip(values, by, strict=True)])
-    below = np.logical_or.reduce([mine < other for mine, other in zip(values, by, strict=True)])
-    return np.asarray(at_most & below)
+def membership(draws: Floats) -> Floats:
+    """Probability that each point is on the front: the share of draws in which no other dominates it."""
+    return np.asarray(np.mean([non_dominated(draw) for draw in draws], axis=0))
 
 
 def alike(draws: Floats, confidence: float = 0.95) -> Flags:

@@ -127,6 +127,8 @@ class Front:
     """Feasible trials that others dominate on the search questions, perhaps by chance; the likeliest members first."""
     infeasible: tuple[Point, ...] = ()
     """Trials that broke a constraint on the search questions, the nearest misses first."""
+    trials: tuple[TrialRecord, ...] = ()
+    """Every trial of the study at that moment, in the order of their numbers."""
 
     @property
     def candidates(self) -> tuple[Point, ...]:
@@ -145,13 +147,14 @@ class Front:
         if store is None:
             with closing(open_results(study)) as opened:
                 return cls.read(study, opened, deployable=deployable)
-        trials = [
+        trials = store.trials()
+        whole = [
             trial
-            for trial in _whole(store)
+            for trial in _whole(trials)
             if not deployable or (trial.config is not None and not trial.config.oracle)
         ]
-        searched = _Sample.read(study, store, trials, "search")
-        again = _Sample.read(study, store, trials, "holdout")
+        searched = _Sample.read(study, store, whole, "search")
+        again = _Sample.read(study, store, whole, "holdout")
         search, near = _front_and_near(searched.within())
         return cls(
             study.spec.objectives,
@@ -159,6 +162,7 @@ class Front:
             confirmed=_confirmed(again.within(), searched),
             near=near,
             infeasible=_misses(searched),
+            trials=tuple(trials),
         )
 
 
@@ -172,8 +176,9 @@ def hypervolume_gain(
     the gain may be luck. The volume reaches from the best to the worst value of any feasible trial, each objective
     scaled to that range. None before there are trials to compare, or where the front had no volume.
     """
-    ended = counted(store.trials())
-    sample = _Sample.read(study, store, _whole(store), "search").within()
+    trials = store.trials()
+    ended = counted(trials)
+    sample = _Sample.read(study, store, _whole(trials), "search").within()
     if len(ended) <= last or len(sample.trials) < 2:
         return None
     earlier = np.array([trial.number < ended[-last].number for trial in sample.trials])
@@ -182,10 +187,13 @@ def hypervolume_gain(
     draws = np.concatenate([values[np.newaxis], sample.draws(DRAWS)])
     scaled = (draws - low) / np.where(high > low, high - low, 1.0)
     reference = np.ones(len(sample.objectives))
-    before = front.hypervolumes(scaled[:, earlier], reference)
+    before, after = (
+        np.array([front.hypervolume(draw[some], reference) for draw in scaled])
+        for some in (earlier, np.ones_like(earlier))
+    )
     if before[0] == 0.0:
         return None
-    gains = (front.hypervolumes(scaled, reference) - before) / before[0]
+    gains = (after - before) / before[0]
     least, most = np.quantile(gains[1:], [0.025, 0.975])
     gain = float(gains[0])
     return gain, 2 * gain - float(most), 2 * gain - float(least)
@@ -194,9 +202,9 @@ def hypervolume_gain(
 # How trials are compared
 
 
-def _whole(store: Store) -> list[TrialRecord]:
-    """The trials that were given every question, as far as that is not for their runs to say."""
-    return [trial for trial in evaluated(store.trials()) if trial.stopped is None]
+def _whole(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Those with values of their own that were not stopped."""
+    return [trial for trial in evaluated(trials) if trial.stopped is None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,15 +231,16 @@ class _Sample:
         rows = store.fields(split, [*names, "repeat"])
         trials, amounts = [], []
         for trial in candidates:
-            *columns, repeats = rows[trial.trial_id].T if trial.trial_id in rows else ((),)
-            starts = np.flatnonzero(np.asarray(repeats) == 0)
-            if not len(starts) or len(starts) != questions:
+            if trial.trial_id not in rows:
+                continue
+            *columns, repeats = rows[trial.trial_id].T
+            starts = np.flatnonzero(repeats == 0)
+            if len(starts) != questions or np.isnan(columns).any():
                 continue
             known = dict(zip(names, columns, strict=True))
             each = {o.name: o.amounts(*(known[field] for field in o.fields)) for o in measured}
-            if not any(np.isnan(found).any() for found in each.values()):
-                trials.append(trial)
-                amounts.append({name: by_question(found, starts) for name, found in each.items()})
+            trials.append(trial)
+            amounts.append({name: by_question(found, starts) for name, found in each.items()})
         return cls(
             split=split,
             questions=questions,
@@ -264,7 +273,10 @@ class _Sample:
         """(draws, trials, objectives), turned likewise: each draw over the same resampled questions for every trial."""
         indices = front.resample_indices(self.questions, count, SEED)
         columns = [
-            [o.summary(each[o.name][indices].reshape(count, -1)) for each in self.amounts]
+            [
+                o.summary(each[o.name].take(indices, axis=0).reshape(count, -1))
+                for each in self.amounts
+            ]
             for o in self.objectives
         ]
         return self._oriented(np.array(columns, dtype=np.float64).transpose(2, 1, 0))
@@ -325,7 +337,7 @@ def _front_and_near(sample: _Sample) -> tuple[tuple[Point, ...], tuple[Point, ..
         return (), ()
     values = sample.values()
     on_front = front.non_dominated(values)
-    shares = front.membership(sample.draws(DRAWS), range(len(sample.trials)))
+    shares = front.membership(sample.draws(DRAWS))
     members = sorted(np.flatnonzero(on_front).tolist(), key=lambda place: tuple(values[place]))
     others = np.flatnonzero(~on_front & (shares >= NEAR)).tolist()
     shown = [*members, *sorted(others, key=lambda place: -shares[place])[:MOST_NEAR]]
@@ -342,7 +354,7 @@ def _confirmed(sample: _Sample, searched: _Sample) -> tuple[Point, ...]:
     within = [place for place, each in enumerate(sample.amounts) if not sample.excess(each)]
     on_front, shares = np.zeros(len(values), dtype=np.bool_), np.zeros(len(values))
     on_front[within] = front.non_dominated(values[within])
-    shares[within] = front.membership(sample.draws(DRAWS)[:, within], range(len(within)))
+    shares[within] = front.membership(sample.draws(DRAWS)[:, within])
     order = sorted(range(len(values)), key=lambda place: tuple(values[place]))
     ordered = sample.at(order)
     points = ordered.points(on_front[order], shares[order], ordered.groups())

@@ -305,6 +305,14 @@ def test_before_there_is_a_front_there_is_no_gain(gain, found):
     assert gain(two, one, last=1) is None  # the worst of all: it had no volume
 
 
+def test_without_holdout_questions_there_is_a_front_and_nothing_confirmed(keep, found):
+    study = keep(found("direct", {}, search=[(1, 1, 1)] * 4))
+    sizes = study.task_options.model_copy(update={"holdout": 0})
+    front = Front.read(study.model_copy(update={"task_options": sizes}))
+    assert len(front.search) == 1
+    assert front.confirmed == ()
+
+
 def test_an_empty_study_has_no_points(points):
     assert points() == ([], [])
 

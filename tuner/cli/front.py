@@ -53,7 +53,7 @@ def print_front(study: "LoadedStudy", store: "Store") -> None:
         print_drops(study, found.confirmed)
     if any(point.group for point in (*found.candidates, *found.confirmed)):
         print("Configs that are alike have a letter in common: nothing measured tells them apart.")
-    print(_counts(_trials(store.trials())))
+    print(_counts(_trials(found.trials)))
 
 
 def _counts(trials: dict[str, int]) -> str:
@@ -94,7 +94,7 @@ def _content(study: "LoadedStudy", store: "Store") -> dict[str, Any]:
             {"name": name, "direction": OBJECTIVES[name].direction, "unit": OBJECTIVES[name].unit}
             for name in found.objectives
         ],
-        "trials": _trials(store.trials()),
+        "trials": _trials(found.trials),
         "points": [point_content(point) for point in (*found.search, *found.confirmed)],
         "near": [point_content(point) for point in found.near],
         "infeasible": [point_content(point) for point in found.infeasible],
