@@ -103,21 +103,15 @@ def _of_window(window: Sequence[ExampleRun]) -> Iterator[tuple[Key, Share]]:
     whole_s = sum(run.latency_s - run.reused.latency_s for run in window)
     idle_w = attribution.idle_j / whole_s if whole_s > 0 else 0.0
     for run, used in zip(window, attribution.queries, strict=True):
-        before = run.reused
-        so_far = [
-            before.energy_j + joules + idle_w * (checkpoint.elapsed_s - before.latency_s)
-            for checkpoint, joules in zip(run.checkpoints, used.checkpoints_j, strict=True)
-        ]
-        known = [checkpoint.elapsed_s >= before.latency_s for checkpoint in run.checkpoints]
         if run.edge:
             continue
-        yield (
-            (run.example_id, run.repeat),
-            Share(
-                before.energy_j + used.joules + idle_w * (run.latency_s - before.latency_s),
-                tuple(j if ok else None for j, ok in zip(so_far, known, strict=True)),
-            ),
-        )
+        before_s = run.reused.latency_s
+        so_far = [
+            None if joules is None else joules + idle_w * (checkpoint.elapsed_s - before_s)
+            for checkpoint, joules in zip(run.checkpoints, used.checkpoints_j, strict=True)
+        ]
+        whole_j = used.joules + idle_w * (run.latency_s - before_s)
+        yield (run.example_id, run.repeat), Share(whole_j, tuple(so_far))
 
 
 async def derive(

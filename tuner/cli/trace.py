@@ -74,13 +74,15 @@ def trace(
         own = used.get((run.example_id, run.repeat))
         for number, checkpoint in enumerate(run.checkpoints):
             answer = "unknown" if checkpoint.answer is None else repr(checkpoint.answer)
-            joules = "" if own is None else f", {own.checkpoints_j[number]:.3g} J"
+            known = None if own is None else own.checkpoints_j[number]
+            joules = "" if known is None else f", {known:.3g} J"
             print(
                 f"\ncheckpoint {checkpoint.budget} at {checkpoint.elapsed_s:.3f} s{joules}: {answer}"
             )
         if own is not None:
+            before = f"{own.reused_j:.3g} in the run that it went on from, " if own.reused_j else ""
             print(
-                f"\n{own.joules:.3g} J: {own.llm_j:.3g} while the model worked, "
+                f"\n{own.joules:.3g} J: {before}{own.llm_j:.3g} while the model worked, "
                 f"{own.tool_j:.3g} while tools did ({run.energy.source})"
             )
 

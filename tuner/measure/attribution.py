@@ -34,28 +34,27 @@ Shares = Literal["spans", "tokens"]
 
 @dataclass(frozen=True, slots=True)
 class QueryEnergy:
-    """What one query used of its window's energy: while it was being computed, and while it waited for tools.
-
-    Without what it reused, which was used in the window of an earlier run.
-    """
+    """What one query used of its window's energy: while it was being computed, and while it waited for tools."""
 
     example_id: str
     repeat: int
     llm_j: float
     tool_j: float
     """Its share of the times when it waited for tools and no query was being computed."""
-    checkpoints_j: tuple[float, ...]
-    """Joules of this query up to each of its checkpoints."""
+    checkpoints_j: tuple[float | None, ...]
+    """Joules of this query up to each of its checkpoints; None for one within what it reused."""
+    reused_j: float = 0.0
+    """Used before, in the window of the run that it went on from."""
 
     @property
     def joules(self) -> float:
         """All that it used."""
-        return self.llm_j + self.tool_j
+        return self.reused_j + self.llm_j + self.tool_j
 
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """A window's gross joules by query, in the order of the runs; Σ queries + idle_j = gross_j."""
+    """A window's gross joules by query, in the order of the runs; Σ queries + idle_j = gross_j, less what queries reused."""
 
     queries: tuple[QueryEnergy, ...]
     idle_j: float
@@ -129,8 +128,14 @@ def _add_up(runs: Sequence[ExampleRun], split: "Split") -> Iterable[QueryEnergy]
         stages = len(run.checkpoints) + 1
         llm = list(accumulate(islice(llm_j, stages)))
         tool = list(accumulate(islice(tool_j, stages)))
-        so_far = [a + b for a, b in zip(llm, tool, strict=True)]
-        yield QueryEnergy(run.example_id, run.repeat, llm[-1], tool[-1], tuple(so_far[:-1]))
+        before = run.reused
+        so_far = [
+            None if 0 < before.latency_s > checkpoint.elapsed_s else before.energy_j + a + b
+            for checkpoint, a, b in zip(run.checkpoints, llm, tool, strict=False)
+        ]
+        yield QueryEnergy(
+            run.example_id, run.repeat, llm[-1], tool[-1], tuple(so_far), before.energy_j
+        )
 
 
 @dataclass(frozen=True, slots=True)
