@@ -4,7 +4,7 @@ Apart from `front`, which resamples many configs at once to compare them: these 
 fits its kind of figure better than resampling does. benchmarks/intervals.py measures how often they hold the truth.
 
 Amounts are (questions, answers): the answers to one question stand in a row, and it is questions that were drawn at random.
-An end about which so few questions say nothing is infinite.
+An end about which so few questions say nothing is infinite, or 0 below amounts none of which is negative.
 """
 
 import math
@@ -75,7 +75,7 @@ def mean_interval(amounts: Floats) -> Interval:
     each = amounts.mean(axis=1)
     count, mean = len(each), float(each.mean())
     if count < 2:
-        return -math.inf, math.inf
+        return _floor(amounts), math.inf
     deviation = float(each.std(ddof=1))
     if deviation == 0.0:
         return mean, mean
@@ -83,7 +83,11 @@ def mean_interval(amounts: Floats) -> Interval:
     skewness = _skewness(each)
     low = mean - deviation * _untransformed(reach, skewness, count)
     high = mean - deviation * _untransformed(-reach, skewness, count)
-    return max(low, 0.0) if each.min() >= 0.0 else low, high
+    return max(low, _floor(amounts)), high
+
+
+def _floor(amounts: Floats) -> float:
+    return 0.0 if amounts.min() >= 0.0 else -math.inf
 
 
 def _skewness(amounts: Floats) -> float:
@@ -120,7 +124,7 @@ def quantile_interval(amounts: Floats, share: float) -> Interval:
     else:
         tails = (2 * TAIL, 0.0) if lowest <= 2 * TAIL else (0.0, 2 * TAIL)
     return (
-        _amount_of_rank(ordered, count, share, tails[0]) if lowest <= tails[0] else -math.inf,
+        _amount_of_rank(ordered, count, share, tails[0]) if lowest <= tails[0] else _floor(amounts),
         _amount_of_rank(ordered, count, share, 1 - tails[1]) if highest <= tails[1] else math.inf,
     )
 

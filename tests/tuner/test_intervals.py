@@ -119,7 +119,8 @@ def test_repeats_count_by_the_mean_of_each_question(table):
 
 def test_a_mean_of_equal_amounts_has_no_width_and_one_of_a_single_question_no_ends():
     assert intervals.mean_interval(column(2, 2, 2)) == (2, 2)
-    assert intervals.mean_interval(np.array([[1.0, 2.0]])) == (-inf, inf)
+    assert intervals.mean_interval(np.array([[1.0, 2.0]])) == (0, inf)
+    assert intervals.mean_interval(np.array([[-1.0]])) == (-inf, inf)
 
 
 # Quantiles
@@ -150,8 +151,10 @@ def test_the_upper_end_of_a_p95_takes_72_amounts(count, known):
     [(1, False, False), (4, False, False), (5, True, False), (6, True, True)],
 )
 def test_ends_of_a_median_are_known_from_six_amounts_on(count, low_known, high_known):
-    low, high = intervals.quantile_interval(column(*range(count)), 0.5)
-    assert (low > -inf, high < inf) == (low_known, high_known)
+    low, high = intervals.quantile_interval(column(*range(1, count + 1)), 0.5)
+    assert (low > 0, high < inf) == (low_known, high_known)
+    lower, _ = intervals.quantile_interval(column(*range(-count, 0)), 0.5)
+    assert (lower > -inf) == low_known
 
 
 @given(tables(amounts), st.sampled_from([0.5, 0.95]))

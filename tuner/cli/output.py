@@ -86,14 +86,14 @@ def with_interval(point: "Point", name: str) -> str:
 
 
 def value_and_interval(name: str, value: float, interval: tuple[float, float]) -> str:
-    """`67 % [47, 82]`; an end that so few questions do not tell is `?`."""
+    """`67 % [47, 82]`; an end that so few questions do not tell is `∞`."""
     low, high = (_end(name, end) for end in interval)
     return f"{quantity(name, value)} [{low}, {high}]"
 
 
 def _end(name: str, value: float) -> str:
-    if not math.isfinite(value):
-        return "?"
+    if math.isinf(value):
+        return "∞"
     return quantity(name, value).removesuffix(" %")
 
 

@@ -117,7 +117,7 @@ def test_front_as_json_has_the_documented_keys(said, path):
     assert best["values"]["accuracy"] == 0.75
     low, high = best["intervals"]["accuracy"]
     assert low < 0.75 < high
-    assert best["intervals"]["latency_p50_s"] == [None, None]  # four questions tell no median
+    assert best["intervals"]["latency_p50_s"] == [0.0, None]  # four questions tell no median
     assert (best["n"], best["sources"]) == (4, {"energy": "cpu-estimate"})
     assert (best["drop"], points[3]["drop"].keys()) == ({}, best["values"].keys())
 
@@ -129,7 +129,7 @@ def test_front_for_people_shows_values_sources_and_both_splits(tuner, path):
     assert "Wh/query, cpu-estimate" in out
     assert "react max_steps=2" in out
     assert "75 % [30, 95]" in out
-    assert "2 [?, ?]" in out
+    assert "2 [0, ∞]" in out
     assert "How much worse they are there than in the search" in out
     assert "4 trials are complete, 1 failed." in out
 
@@ -242,6 +242,38 @@ def test_status(tuner, said, path):
     assert "3 of 4 examples failed" in out
 
 
+def test_status_tells_what_trials_cost_nothing_and_what_is_paid_for(
+    tuner, said, keep, found, tmp_path
+):
+    rows = [(1, 2, 1800)] * 4
+    keep(
+        found("direct", {}, search=rows, holdout=[(1, 2, 1800), (1, 2, None)]),
+        found("react", {"max_steps": 3}, search=rows[:2], stopped="beaten by trial 0"),
+        found("react", {"max_steps": 2}, search=[], derived_from=1),
+        found("react", {"max_steps": 1}, search=[], reused_from="other/3"),
+    )
+    path = tmp_path / "study.yaml"
+    text = path.read_text()
+    limits = "{trials: 9, energy_wh: 8, cost_usd: 2, wall_clock: 60s}"
+    path.write_text(text.replace("{trials: 9}", limits) + "sampler: {name: pooled}\n")
+    content = said("status", path)
+    assert [content[key] for key in ("replays", "derived", "reused", "stopped")] == [0, 1, 1, 1]
+    budget = content["budget"]
+    assert list(budget) == ["trials", "wall_clock_s", "questions", "gpu_hours", "energy_wh", "cost_usd", "tokens"]  # fmt: skip
+    assert budget["questions"] == {"spent": 6, "limit": 36}
+    paid = {"spent": 4.0, "limit": 8.0, "holdout": 1.0, "unknown_runs": 1}
+    assert budget["energy_wh"] == paid
+    assert budget["cost_usd"] == {"spent": None, "limit": 2.0, "holdout": None, "unknown_runs": 8}
+    assert budget["tokens"]["spent"] == 8 * 35
+    out = tuner("status", path).out
+    for line in ("derived from others", "reused from other studies", "stopped early"):
+        assert line in out
+    assert "4 of 8, 1 by the holdout pass; 1 runs taken for the dearest of their trials" in out
+    assert "unknown of 2" in out
+    assert "gpu_hours" not in out
+    assert "replays" not in out
+
+
 def test_check_tells_what_serving_knobs_cost(tuner, make_study, stand_in):
     model = '{loopback: {model: openai/loopback, api_base: "", max_retries: 0}}'
     program = f"command: [{', '.join(stand_in.command)}], endpoint: completion"
@@ -341,18 +373,30 @@ def test_check(said, make_study):
         "start_s",
         "search_s",
         "search_wh",
+        "trials",
+        "ends_by",
+        "predictions",
     }
     assert (content["configs"], content["energy"]) == (14, {"loopback": "none"})
     assert content["questions"] == {"search": 10, "holdout": 6}
     assert content["seconds_per_example"] > 0
     assert content["joules_per_example"] is None
     assert content["search_wh"] is None
+    assert (content["trials"]["mean"], content["ends_by"]) == (6, "trials")
+    assert content["predictions"].keys() == {"wall_clock", "tokens"}
+    tokens = content["predictions"]["tokens"]
+    assert tokens.keys() == {"unit", "trial", "search", "holdout", "limit"}
+    assert tokens["trial"].keys() == {"mean", "low", "high"}
 
 
 def test_check_for_people(tuner, make_study):
-    ended = tuner("check", make_study().path)
+    limits = "{trials: 6, tokens: 1000000, plateau: 3}"
+    ended = tuner("check", make_study(replace=("{trials: 6}", limits)).path)
     assert ended.code == 0
     assert "14 configs" in ended.out
+    assert "holdout of 8 configs" in ended.out
+    assert "1,000,000" in ended.out
+    assert "about 6 trials, by its limit on trials; earlier, if the front gains" in ended.out
     assert "not metered" in ended.out
 
 
