@@ -7,6 +7,7 @@ it comes out the same after an interruption and for every worker. docs/budgets.m
 import math
 from collections import defaultdict
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from tuner.objectives import OBJECTIVES
 from tuner.results import counted
 from tuner.results import evaluated
 from tuner.results import hypervolume_gain
+from tuner.samplers import POOLED
 from tuner.spec import LoadedStudy
 from tuner.store import EDGE
 from tuner.store import Store
@@ -82,12 +84,23 @@ def spent(store: Store) -> dict[str, Spent]:
     }
 
 
-def gpus_of(provenance: Mapping[str, Any]) -> int | None:
-    """How many GPUs a study's servers are metered on, those of one scope once; None where one does not say."""
-    energies = [model["energy"] for model in provenance.get("models", {}).values()]
-    counts = {energy["scope"]: energy.get("gpus") for energy in energies}
+def gpus_of(energies: Iterable[Mapping[str, Any]]) -> int | None:
+    """How many GPUs meters watch, those of one scope once; None where one does not say.
+
+    Each is a model's `energy` in a study's provenance.
+    """
+    counts = {energy.get("scope"): energy.get("gpus") for energy in energies}
     known = [count for count in counts.values() if isinstance(count, int)]
     return sum(known) if known and len(known) == len(counts) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A limit of the search, and what is spent of it."""
+
+    unit: str
+    spent: float
+    limit: float
 
 
 Configs = Callable[[], Sequence[AgentConfig]]
@@ -133,6 +146,23 @@ class Ledger:
         accounts = self._of_search() if split == "search" else self._of_holdout()
         refusals = (account.refusal(config, questions) for account in accounts)
         return next(filter(None, refusals), None)
+
+    def used(self) -> list["Used"]:
+        """What is spent of every limit that is set, for whoever shows it; what cannot be told is left out.
+
+        The pooled sampler's questions come in the place of trials.
+        """
+        trials = self._budget.trials
+        if self._study.spec.sampler.name == POOLED:
+            questions = trials * self._study.task_options.examples
+            found = [Used("questions", self._store.asked_count("search"), questions)]
+        else:
+            found = [Used("trials", len(counted(self._store.trials())), trials)]
+        return found + [
+            Used(account.unit, account.spent, account.limit)
+            for account in self._of_search()
+            if account.spent is not None
+        ]
 
     def questions_left(self) -> float:
         """How many more questions of the search fit, at what one took in the mean so far; infinite where nothing limits them."""
@@ -318,7 +348,8 @@ def _bill(store: Store, quantity: Quantity, rows: Sequence[Spending]) -> _Bill:
     per_unit = quantity.per_unit
     if quantity.name == "gpu_hours":
         row = store.row()
-        gpus = None if row is None else gpus_of(row.provenance)
+        models = {} if row is None else row.provenance.get("models", {})
+        gpus = gpus_of(model["energy"] for model in models.values())
         if gpus is not None:
             per_unit /= gpus
         else:

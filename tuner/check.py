@@ -5,30 +5,71 @@ Apart from `study`, because nothing here is kept.
 
 import asyncio
 import math
+from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
+from tuner.budget import QUANTITIES
+from tuner.budget import SECONDS_PER_HOUR
+from tuner.budget import gpus_of
 from tuner.errors import ServingError
 from tuner.errors import UserError
 from tuner.errors import VariantError
 from tuner.events import Report
+from tuner.executors import Executor
 from tuner.executors.fleet import open_fleet
 from tuner.executors.local import LocalExecutor
+from tuner.executors.replay import ReplayExecutor
+from tuner.front import Floats
 from tuner.load import Load
+from tuner.objectives import JOULES_PER_WH
 from tuner.proposals import BATCH
 from tuner.records import ExampleRun
+from tuner.samplers import make_sampler
 from tuner.serving import model_name
 from tuner.space import Choices
 from tuner.spec import LoadedStudy
+from tuner.table import Table
+from tuner.tasks import Task
 from workflows.config import AgentConfig
 
 PROBED_CONFIGS = 4
 EXAMPLES_EACH = 2
+
+CONFIRMED = 8
+"""Configs that a holdout pass measures, for a forecast: about as many are on the front of some tens of trials."""
+
+TRIALS = "trials"
+SPACE = "search_space"
+CLOCK = "wall_clock"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What something takes if all configs are as the probed ones in the mean, and between the cheapest and the dearest of them."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a study takes of one quantity that a budget may limit."""
+
+    unit: str
+    trial: Taken
+    search: Taken
+    """All trials that fit into the budget, whichever limit they come to."""
+    holdout: Taken
+    limit: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +90,56 @@ class Forecast:
     start_s: float
     """What a start took here."""
     search_s: float
-    """For all trials, or the wall-clock budget where that is shorter."""
+    """For all trials that fit into the budget."""
     search_wh: float | None
+    trials: Taken
+    """How many fit into the budget."""
+    ends_by: str
+    """Key of the budget, or of the study, that ends the search first."""
+    predictions: dict[str, Prediction]
+    """By the keys of the budget, of what could be measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Probed:
+    """What was seen of a study."""
+
+    runs: Sequence[Sequence[ExampleRun]]
+    """Of each config."""
+    energies: Mapping[str, Mapping[str, Any]]
+    """Model to the source and the scope of its meter, and how many GPUs it watches."""
+    start_s: float
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Of the meters, by model."""
+        return {model_name(name): str(energy["source"]) for name, energy in self.energies.items()}
 
 
 def check_study(study: LoadedStudy, *, report: Report = lambda event: None) -> Forecast:
     """Start what the study needs, run a few examples, and forecast the rest. Raises UserError."""
     task = study.load_task()
-    runs: list[ExampleRun] = []
+    sampler = study.spec.sampler
+    make_sampler(sampler.name, seed=sampler.seed, trial=0)  # which says what it lacks
+    probed = _probe_table(study, task) or _probe_servers(study, task, report)
+    runs = [run for each in probed.runs for run in each]
+    failed = [run for run in runs if run.error is not None]
+    if len(failed) == len(runs):
+        raise UserError(f"every one of {len(runs)} probe examples failed: {failed[-1].error}")
+    return _forecast(study, probed)
+
+
+def _probe_servers(study: LoadedStudy, task: Task, report: Report) -> _Probed:
     with ExitStack() as stack:
         fleet = open_fleet(study, stack, report=report)
-        energy = {model_name(name): each.meter.source for name, each in fleet.running.items()}
+        energies = {
+            name: {
+                "source": each.meter.source,
+                "scope": each.meter.scope,
+                "gpus": len(each.meter.devices) or None,
+            }
+            for name, each in fleet.running.items()
+        }
         executor = LocalExecutor(
             fleet=fleet,
             task=task,
@@ -67,23 +147,38 @@ def check_study(study: LoadedStudy, *, report: Report = lambda event: None) -> F
             cache=study.spec.cache,
         )
 
-        async def probe() -> None:
+        async def probe() -> list[list[ExampleRun]]:
             try:
                 await fleet.warm_up()
-                probes = _drawn(study)
-                probes.sort(key=lambda config: (not executor.is_ready(config), config.model))
-                for config in probes:
-                    await executor.run(config, task.search[:EXAMPLES_EACH], runs.append, window=0)
+                return await _probe(study, task, executor)
             except VariantError as error:
                 raise ServingError(str(error)) from None
             finally:
                 await fleet.disconnect()
 
-        asyncio.run(probe())
-    failed = [run for run in runs if run.error is not None]
-    if len(failed) == len(runs):
-        raise UserError(f"every one of {len(runs)} probe examples failed: {failed[-1].error}")
-    return _forecast(study, runs, energy, fleet.starts_s)
+        runs = asyncio.run(probe())
+    return _Probed(runs, energies, float(np.mean(fleet.starts_s)))
+
+
+def _probe_table(study: LoadedStudy, task: Task) -> _Probed | None:
+    """None where servers answer."""
+    if study.table_path is None:
+        return None
+    executor = ReplayExecutor(Table.read(study.table_path), study=study, task=task)
+    runs = asyncio.run(_probe(study, task, executor))
+    models = executor.provenance()["models"]
+    return _Probed(runs, {name: model["energy"] for name, model in models.items()}, 0.0)
+
+
+async def _probe(study: LoadedStudy, task: Task, executor: Executor) -> list[list[ExampleRun]]:
+    """The first questions to configs that are drawn at random: the runs of each."""
+    configs = _drawn(study)
+    configs.sort(key=lambda config: (not executor.is_ready(config), config.model))
+    found: list[list[ExampleRun]] = []
+    for config in configs:
+        found.append([])
+        await executor.run(config, task.search[:EXAMPLES_EACH], found[-1].append, window=0)
+    return found
 
 
 def _drawn(study: LoadedStudy) -> list[AgentConfig]:
@@ -108,45 +203,128 @@ def _each_value(knobs: Mapping[str, Choices]) -> list[dict[str, Choices]]:
     ]
 
 
-def _restarts(study: LoadedStudy) -> float:
-    """How often a search starts another server, were variants proposed evenly: once a batch for each that it needs."""
+def _restarts_each(study: LoadedStudy) -> float:
+    """How often a trial has another server started, were variants proposed evenly: once a batch for each that it needs."""
     count = 0.0
     for knobs in study.models.values():
         variants = math.prod(len(knob.choices) for knob in knobs.values())
         needed = 1 - (1 - 1 / (variants * len(study.models))) ** BATCH
         count += (variants - 1) * needed
-    return count * study.spec.budget.trials / BATCH
+    return count / BATCH
 
 
-def _pass_s(load: Load, examples: int, seconds: float) -> float:
+def _pass_s(load: Load, questions: int, seconds: Floats) -> Floats:
     """How long a pass takes whose questions take so many seconds each."""
-    questions = load.warm_up + examples
+    asked = load.warm_up + questions
     if load.rate is not None:
-        return questions / load.rate + seconds
-    return questions * seconds / (load.concurrency or 1)
+        return asked / load.rate + seconds
+    return asked * seconds / (load.concurrency or 1)
 
 
-def _forecast(
-    study: LoadedStudy, runs: list[ExampleRun], energy: dict[str, str], starts_s: list[float]
-) -> Forecast:
-    seconds = float(np.mean([run.latency_s for run in runs]))
-    joules = [run.energy.gross_j for run in runs if run.energy.gross_j is not None]
-    joules_each = float(np.mean(joules)) if len(joules) == len(runs) else None
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A quantity that a budget may limit, and how it is predicted."""
+
+    unit: str
+    of_run: Callable[[ExampleRun], float | None]
+    """What a question took, None where that is not known."""
+    of_pass: Callable[[int, Floats], Floats]
+    """What a pass over so many questions takes, each of which takes so much."""
+
+
+def _kinds(study: LoadedStudy, gpus: int | None) -> dict[str, _Kind]:
+    """By their keys in the budget; without GPU-hours where it is not known how many GPUs there are."""
+    load = study.spec.load
+
+    def pass_s(questions: int, seconds: Floats) -> Floats:
+        return _pass_s(load, questions, seconds)
+
+    def all_of(questions: int, each: Floats) -> Floats:
+        return (load.warm_up + questions) * each
+
+    kinds = {
+        CLOCK: _Kind("s", lambda run: run.latency_s, pass_s),
+        "energy_wh": _Kind(
+            "Wh",
+            lambda run: None if run.energy_j is None else run.energy_j / JOULES_PER_WH,
+            all_of,
+        ),
+        "cost_usd": _Kind("$", lambda run: run.cost_usd, all_of),
+        "tokens": _Kind("tokens", _tokens, all_of),
+    }
+    if gpus is not None:
+        hours = gpus / SECONDS_PER_HOUR
+        kinds["gpu_hours"] = _Kind(
+            "GPU-hours", lambda run: run.latency_s, lambda n, each: hours * pass_s(n, each)
+        )
+    return kinds
+
+
+def _tokens(run: ExampleRun) -> float | None:
+    if run.tokens_in is None or run.tokens_out is None:
+        return None
+    return float(run.tokens_in + run.tokens_out)
+
+
+def _each(probed: _Probed, kind: _Kind) -> Floats | None:
+    """What a question of the configs takes in the mean, of the cheapest and of the dearest; None where that is not known of each."""
+    found = [[kind.of_run(run) for run in runs] for runs in probed.runs]
+    known = [[each for each in config if each is not None] for config in found]
+    if not all(known):
+        return None
+    means = [float(np.mean(config)) for config in known]
+    return np.array([np.mean(means), min(means), max(means)])
+
+
+def _forecast(study: LoadedStudy, probed: _Probed) -> Forecast:
     budget, options = study.spec.budget, study.task_options
-    restarts, start_s = _restarts(study), float(np.mean(starts_s))
-    search_s = budget.trials * _pass_s(study.spec.load, options.examples, seconds)
-    search_s += restarts * start_s
-    share = min(1.0, budget.wall_clock / search_s) if budget.wall_clock is not None else 1.0
-    total = budget.trials * options.examples * share
+    restarts_each, size = _restarts_each(study), study.space.size(study.models)
+    kinds = _kinds(study, gpus_of(probed.energies.values()))
+    each = {name: of for name, kind in kinds.items() if (of := _each(probed, kind)) is not None}
+    trial = {name: kinds[name].of_pass(options.examples, of) for name, of in each.items()}
+    trial[CLOCK] = trial[CLOCK] + restarts_each * probed.start_s
+    holdout = {
+        name: CONFIRMED * kinds[name].of_pass(options.holdout, of) * (options.holdout > 0)
+        for name, of in each.items()
+    }
+    fits = {TRIALS: np.full(3, float(budget.trials))}
+    if size is not None:
+        fits[SPACE] = np.full(3, float(size))
+    for name in trial:
+        limit = getattr(budget, name)
+        if limit is not None and trial[name].all():
+            left = limit - (holdout[name] if name in QUANTITIES else 0.0)
+            fits[name] = np.maximum(0.0, np.floor(left / trial[name]))
+    count = np.min(list(fits.values()), axis=0)
+    search = {name: count * of for name, of in trial.items()}
     return Forecast(
-        configs=study.space.size(study.models),
+        configs=size,
         questions={"search": options.examples, "holdout": options.holdout},
-        energy=energy,
-        probes=len(runs),
-        seconds_per_example=seconds,
-        joules_per_example=joules_each,
-        restarts=round(restarts),
-        start_s=start_s,
-        search_s=search_s * share,
-        search_wh=None if joules_each is None else total * joules_each / 3600,
+        energy=probed.sources,
+        probes=sum(map(len, probed.runs)),
+        seconds_per_example=float(each[CLOCK][0]),
+        joules_per_example=None
+        if "energy_wh" not in each
+        else float(each["energy_wh"][0]) * JOULES_PER_WH,
+        restarts=round(restarts_each * float(count[0])),
+        start_s=probed.start_s,
+        search_s=float(search[CLOCK][0]),
+        search_wh=None if "energy_wh" not in search else float(search["energy_wh"][0]),
+        trials=_taken(count),
+        ends_by=min(fits, key=lambda name: float(fits[name][0])),
+        predictions={
+            name: Prediction(
+                unit=kinds[name].unit,
+                trial=_taken(trial[name]),
+                search=_taken(search[name]),
+                holdout=_taken(holdout[name]),
+                limit=getattr(budget, name),
+            )
+            for name in kinds
+            if name in each
+        },
     )
+
+
+def _taken(values: Floats) -> Taken:
+    return Taken(float(values[0]), float(values.min()), float(values.max()))

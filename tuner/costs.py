@@ -20,6 +20,7 @@ from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import ValidationError
 
+from tuner.budget import gpus_of
 from tuner.errors import UserError
 from tuner.forecast import Amount
 from tuner.forecast import Measured
@@ -251,17 +252,10 @@ def _measured(
         basis=f"{costs.n} {split} questions",
         latency_mean_s=costs.latency_mean_s,
         throughput_qps=costs.throughput_qps,
-        gpus=_gpus(metered),
+        gpus=gpus_of(metered),
         cost_usd=costs.cost_usd,
         problem=energy.problem,
     )
-
-
-def _gpus(metered: Sequence[Mapping[str, Any]]) -> int | None:
-    """The GPUs that these meters watch, those of one scope once; None where one does not say."""
-    counts = {energy.get("scope"): energy.get("gpus") for energy in metered}
-    known = [count for count in counts.values() if isinstance(count, int)]
-    return sum(known) if known and len(known) == len(counts) else None
 
 
 def _load_text(load: Mapping[str, Any]) -> str:

@@ -133,8 +133,7 @@ def test_gpu_hours_are_those_of_all_gpus_while_questions_are_asked(
     ],
 )
 def test_gpus_are_counted_once(energies: list[dict[str, Any]], gpus: int | None) -> None:
-    models = {str(number): {"energy": energy} for number, energy in enumerate(energies)}
-    assert gpus_of({"models": models}) == gpus
+    assert gpus_of(energies) == gpus
 
 
 def test_before_anything_ran_nothing_is_refused(bounded: Bounded) -> None:

@@ -9,13 +9,16 @@ from tuner.cli.arguments import StudyPath
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tuner.check import Forecast
+    from tuner.check import Taken
     from tuner.space import Choices
+    from tuner.spec import LoadedStudy
 
 
 def check(study: StudyPath, as_json: AsJson = False) -> None:
     """Check a study without running it: files, data, models, meters; with a forecast from a few examples."""
+    from tuner.check import CONFIRMED
     from tuner.check import check_study
-    from tuner.cli.output import number
     from tuner.cli.output import print_json
     from tuner.cli.output import print_table
     from tuner.cli.progress import open_progress
@@ -27,35 +30,32 @@ def check(study: StudyPath, as_json: AsJson = False) -> None:
     if as_json:
         print_json(asdict(forecast))
         return
-    energy = (
-        "not metered"
-        if forecast.search_wh is None
-        else f"{number(forecast.search_wh)} Wh ({', '.join(set(forecast.energy.values()))})"
+    print_table(f"{study} can run", ["", ""], _found(loaded, forecast))
+    print_table(
+        f"Forecast, mean [cheapest, dearest] of what {forecast.probes} probes took",
+        ["", "a trial", "the search", f"holdout of {CONFIRMED} configs", "limit"],
+        _predicted(forecast),
+        wrap=True,
     )
+    print(_ending(loaded, forecast))
+
+
+def _found(study: "LoadedStudy", forecast: "Forecast") -> list[list[str]]:
+    """What was looked at, and what there is."""
+    from tuner.cli.output import number
+
+    size = "a continuum" if forecast.configs is None else f"{forecast.configs} configs"
+    questions = forecast.questions
     rows = [
-        [
-            "search space",
-            "a continuum" if forecast.configs is None else f"{forecast.configs} configs",
-        ],
-        [
-            "questions",
-            f"{forecast.questions['search']} search, {forecast.questions['holdout']} holdout",
-        ],
-        ["models", ", ".join(map(_served, loaded.models.items()))],
+        ["search space", size],
+        ["questions", f"{questions['search']} search, {questions['holdout']} holdout"],
+        ["models", ", ".join(map(_served, study.models.items()))],
         ["meters", ", ".join(f"{model}: {source}" for model, source in forecast.energy.items())],
-        [
-            "an example takes",
-            f"{number(forecast.seconds_per_example)} s (mean of {forecast.probes} probes)",
-        ],
-        [
-            "the search will take",
-            f"about {forecast.search_s:.0f} s and {energy}, then the holdout pass",
-        ],
     ]
-    if any(loaded.models.values()):
+    if any(study.models.values()):
         times = f"about {forecast.restarts} ×, {number(forecast.start_s)} s each"
-        rows.insert(-1, ["servers restart", times])
-    print_table(f"{study} can run", ["", ""], rows)
+        rows.append(["servers restart", times])
+    return rows
 
 
 def _served(model: "tuple[str, Mapping[str, Choices]]") -> str:
@@ -63,3 +63,35 @@ def _served(model: "tuple[str, Mapping[str, Choices]]") -> str:
     name, knobs = model
     counts = ", ".join(f"{knob}: {len(domain.choices)}" for knob, domain in knobs.items())
     return f"{name} ({counts})" if counts else name
+
+
+def _predicted(forecast: "Forecast") -> list[list[str]]:
+    """Of each quantity, what it comes to."""
+    from tuner.cli.output import number
+
+    rows = [
+        [
+            f"{name}, {each.unit}" if each.unit not in name else name,
+            *map(_range, (each.trial, each.search, each.holdout)),
+            "" if each.limit is None else number(each.limit),
+        ]
+        for name, each in forecast.predictions.items()
+    ]
+    return rows if "energy_wh" in forecast.predictions else [*rows, ["energy_wh", "not metered"]]
+
+
+def _range(taken: "Taken") -> str:
+    from tuner.cli.output import number
+
+    if taken.low == taken.high:
+        return number(taken.mean)
+    return f"{number(taken.mean)} [{number(taken.low)}, {number(taken.high)}]"
+
+
+def _ending(study: "LoadedStudy", forecast: "Forecast") -> str:
+    """Which limit the search comes to first."""
+    by = f"by its limit on {forecast.ends_by}"
+    if forecast.ends_by == "search_space":
+        by = "with the whole search space tried"
+    earlier = "; earlier, if the front gains nothing more" if study.spec.budget.plateau else ""
+    return f"The search ends after about {_range(forecast.trials)} trials, {by}{earlier}."

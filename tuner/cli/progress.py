@@ -1,9 +1,12 @@
 """What `tuner run` shows while it runs: a live screen on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import closing
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field
@@ -13,17 +16,26 @@ from typing import Any
 import numpy as np
 
 from tuner import events
+from tuner.budget import Ledger
+from tuner.budget import Used
+from tuner.cli.output import number
 from tuner.cli.output import quantity
 from tuner.cli.output import summary
 from tuner.cli.output import talk
 from tuner.front import non_dominated
 from tuner.front import oriented
 from tuner.objectives import OBJECTIVES
+from tuner.results import open_results
 
 if TYPE_CHECKING:
     from rich.console import Group
 
     from tuner.spec import LoadedStudy
+    from tuner.store import Store
+
+
+LOOK_S = 1.0
+"""Between two looks at what is spent."""
 
 
 @contextmanager
@@ -36,10 +48,13 @@ def open_progress(study: "LoadedStudy") -> "Iterator[Callable[[events.Event], No
     from rich.live import Live
 
     screen = _Screen(study)
-    with Live(
-        console=Console(stderr=True, markup=False),
-        get_renderable=screen.render,
-        refresh_per_second=4,
+    with (
+        closing(screen),
+        Live(
+            console=Console(stderr=True, markup=False),
+            get_renderable=screen.render,
+            refresh_per_second=4,
+        ),
     ):
         yield screen
 
@@ -87,9 +102,12 @@ class _Screen:
         self._done = 0
         self._right = 0.0
         self._ended: list[Any] = []
-        self._durations_s: list[float] = []
-        self._trial_started_s = 0.0
         self._search_over = False
+        self._store: Store | None = None
+        self._ledger: Ledger | None = None
+        self._looked_s = -math.inf
+        self._used: Sequence[Used] = ()
+        self._search_s = 0.0
 
     def __call__(self, event: events.Event) -> None:
         match event:
@@ -97,17 +115,32 @@ class _Screen:
                 self._text = text
             case events.PassStarted():
                 self._pass, self._done, self._right = event, event.finished, 0.0
-                self._trial_started_s = time.perf_counter()
+                self._look()
             case events.ExampleFinished(run=run):
                 self._done += 1
                 self._right += run.score
             case events.TrialEnded():
                 self._ended.append(event)
-                if event.replay_of is None:
-                    self._durations_s.append(time.perf_counter() - self._trial_started_s)
+                self._look()
             case events.StudyEnded(reason):
                 self._text = f"search ended: {reason}"
                 self._search_over = True
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._store is not None:
+            self._store.close()
+
+    def _look(self) -> None:
+        """See what is spent, unless that was just seen."""
+        if time.perf_counter() - self._looked_s < LOOK_S:
+            return
+        if self._store is None or self._ledger is None:
+            self._store = open_results(self._study)
+            self._ledger = Ledger(self._study, self._store)
+        row = self._store.row()
+        self._used, self._search_s = self._ledger.used(), 0.0 if row is None else row.search_s
+        self._looked_s = time.perf_counter()
 
     def render(self) -> "Group":
         """The screen as it stands now."""
@@ -134,17 +167,15 @@ class _Screen:
         return Group(*parts)
 
     def _headline(self) -> str:
-        budget = self._study.spec.budget
-        done = sum(event.replay_of is None for event in self._ended)
-        if self._search_over or not done:
-            return f"{self._study.spec.name}: {self._text}"
-        left_s = float(np.mean(self._durations_s)) * (budget.trials - done)
-        if budget.wall_clock is not None:
-            left_s = min(left_s, budget.wall_clock - sum(self._durations_s))
-        return (
-            f"{self._study.spec.name}: {done} of {budget.trials} trials in this run, "
-            f"about {max(0.0, left_s):.0f} s of searching left"
+        name = self._study.spec.name
+        share = max((used.spent / used.limit for used in self._used), default=0.0)
+        if self._search_over or not share:
+            return f"{name}: {self._text}"
+        spent = ", ".join(
+            f"{number(used.spent)} of {number(used.limit)} {used.unit}" for used in self._used
         )
+        left_s = max(0.0, self._search_s * (1 / share - 1))
+        return f"{name}: {spent}; about {left_s:.0f} s of searching left"
 
     def _front(self) -> Any:
         from rich import box

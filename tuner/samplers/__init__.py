@@ -13,8 +13,11 @@ import numpy as np
 if TYPE_CHECKING:
     import optuna
 
+POOLED = "pooled"
+"""The one that gives questions and not trials."""
+
 SAMPLERS: Mapping[str, str] = {
-    "pooled": "tuner.samplers.pooled",
+    POOLED: "tuner.samplers.pooled",
     "tpe": "tuner.samplers.tpe",
     "nsga2": "tuner.samplers.nsga2",
     "nsga3": "tuner.samplers.nsga3",

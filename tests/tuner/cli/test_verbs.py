@@ -268,7 +268,9 @@ def test_status_tells_what_trials_cost_nothing_and_what_is_paid_for(
     out = tuner("status", path).out
     for line in ("derived from others", "reused from other studies", "stopped early"):
         assert line in out
-    assert "4 of 8, 1 by the holdout pass; 1 runs taken for the dearest of their trials" in out
+    assert (
+        "4 of 8, 1 by the holdout pass; not known of 1: taken for the dearest of the trial" in out
+    )
     assert "unknown of 2" in out
     assert "gpu_hours" not in out
     assert "replays" not in out
