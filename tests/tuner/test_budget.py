@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +13,15 @@ import pytest
 from tuner.budget import Ledger
 from tuner.budget import gpus_of
 from tuner.budget import spent
+from tuner.events import Event
+from tuner.events import StudyEnded
 from tuner.records import ExampleRun
 from tuner.records import Reused
 from tuner.spec import LoadedStudy
 from tuner.spec import load_study
 from tuner.store import EDGE
 from tuner.store import Store
+from tuner.study import run_study
 from workflows.config import AgentConfig
 from workflows.table import workflow_kind
 
@@ -287,3 +291,25 @@ def test_a_front_that_has_just_grown_does_not(bounded: Bounded, found: Any) -> N
         found("react", {"max_steps": 3}, search=better),
     )
     assert Ledger(study, store).end_reason() is None
+
+
+def test_a_study_stays_within_its_tokens_and_confirms_its_front(
+    make_study: Callable[..., LoadedStudy],
+) -> None:
+    study = make_study(replace=("{trials: 6}", "{trials: 50, tokens: 6000}"))
+    ended: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StudyEnded):
+            ended.append(event.reason)
+
+    run_study(study, report=listen)
+    with closing(Store.open(study.storage_url, study.spec.name)) as store:
+        tokens = spent(store)["tokens"]
+    assert tokens.total is not None
+    assert tokens.holdout is not None
+    assert 4000 < tokens.total <= 6000
+    assert tokens.holdout > 0
+    (reason,) = ended
+    assert " of 6,000 tokens are spent, " in reason
+    assert "the holdout pass takes about " in reason
