@@ -39,6 +39,11 @@ ACCURACY_PARTS = 8
 questions, how often it is right takes many."""
 
 
+LATEST = 0.75
+"""Share of the questions after which nobody is stopped any more: little is left to be saved, and who could not be told
+from others by then lies near the front, where the study wants to know it in whole."""
+
+
 class Race:
     """One config against those that were measured in whole, on the same questions in the same order.
 
@@ -86,11 +91,11 @@ class Race:
         To beat is to be at least as good in every objective over all questions, and better in one. What is seen ends
         before the first question that lacks an amount: of questions under way at once the quickest end first, and
         say little of the others. With the chance `confidence` or more, no answer is wrong, however often this is
-        asked while the config runs and whoever is named.
+        asked while the config runs and whoever is named. None after LATEST of the questions.
         """
         missing = ~(self._losses(seen) >= 0.0).all(axis=1)
         count = int(missing.argmax()) if missing.any() else len(seen)
-        if not self._rivals or not 0 < count < self._amounts.shape[1]:
+        if not self._rivals or not 0 < count <= LATEST * self._amounts.shape[1]:
             return None
         seen = seen[:count]
         # One that gave the same on every question may be its twin, which nobody beats.
