@@ -186,7 +186,12 @@ class Search:
         budget = self._spec.budget
         if len(ended) >= budget.trials:
             return f"all {budget.trials} trials are done"
-        tried = {trial.config.hash() for trial in ended if trial.config is not None}
+        tried = {
+            trial.config.hash()
+            for trial in self._store.trials()
+            if trial.config is not None and trial.state in ("complete", "failed")
+            if trial.failure != LEFT_OUT
+        }
         size = self._study.space.size(self._study.models)
         if size is not None and len(tried) >= size:
             return f"all {size} configs of the search space are evaluated"
@@ -233,7 +238,7 @@ class Search:
         stopped = None if race is None else race.verdict
         values = self._trials.values(runs, sure=stopped is None)
         self._trials.complete(asked, config, values, stopped=stopped)
-        if self._races and stopped is None:
+        if self._is_limited and stopped is None:
             await self._tell_smaller(asked, config, runs)
 
     async def _tell_left(self) -> None:
@@ -243,7 +248,7 @@ class Search:
             if left.state == "running" and left.derived_from is not None:
                 self._trials.fail(self._asked(left), LEFT_OUT)
         own = [each for each in trials if each.state == "complete" and not each.is_free]
-        if self._races and own and own[-1].stopped is None and own[-1].config is not None:
+        if own and own[-1].stopped is None and own[-1].config is not None:
             runs = self._store.runs(own[-1].trial_id, "search")
             await self._tell_smaller(self._asked(own[-1]), own[-1].config, runs)
 
@@ -292,7 +297,10 @@ class Search:
         taken = self._take_over_sources(partial=True)
         blocks = Blocks(self._study, self._trials.task, self._store, self._trials.seen)
         running = [trial for trial in self._store.trials() if trial.state == "running"]
-        resumed = [self._trials.open(self._proposals.interrupted(trial)) for trial in running]
+        resumed = [
+            self._trials.open(self._proposals.interrupted(trial), replays=False)
+            for trial in running
+        ]
         open_ = {each.config.hash(): each for each in resumed if each.config is not None}
         open_ |= {config.hash(): asked for asked, config in taken}
         while (reason := self._end_of_blocks()) is None:

@@ -99,13 +99,13 @@ class Trials:
         self._owner = owner
         self._failures = 0
 
-    def open(self, trial: optuna.Trial) -> Asked:
-        """What a trial is to try, kept before anything is run; told at once where that was evaluated before."""
+    def open(self, trial: optuna.Trial, *, replays: bool = True) -> Asked:
+        """What a trial is to try, kept before anything is run; told at once where that was evaluated before and it `replays`."""
         asked = Asked(trial, self.store.trial_id(trial.number))
         with self.told(asked):
             config = self.study.space.sample(trial, self.study.models)
             self.store.save_config(asked.trial_id, config)
-            if not self.replayed(asked, config):
+            if not (replays and self.replayed(asked, config)):
                 asked.config = config
         return asked
 
@@ -152,10 +152,15 @@ class Trials:
     def replayed(self, asked: Asked, config: AgentConfig) -> bool:
         """Tell what an earlier trial of the same config found; whether there is one."""
         for record in evaluated(self.store.trials()):
-            same = record.config is not None and record.config.hash() == config.hash()
-            if same and record.stopped is None:
+            if record.config is not None and record.config.hash() == config.hash():
                 assert record.values is not None
-                self.complete(asked, config, record.values, replay_of=record.number)
+                self.complete(
+                    asked,
+                    config,
+                    record.values,
+                    replay_of=record.number,
+                    stopped=record.stopped,
+                )
                 return True
         return False
 

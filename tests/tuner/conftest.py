@@ -154,12 +154,13 @@ def make_study(tmp_path: Path, api_base: str) -> MakeStudy:
         extra: str = "",
         space: str = SPACE,
         replace: tuple[str, str] = ("", ""),
+        questions: int = 16,
     ) -> LoadedStudy:
         path = tmp_path / folder
         path.mkdir(exist_ok=True)
         rows = [
             {"question": f"Question {n}?", "answer": "forty-two" if n % 2 else "seven"}
-            for n in range(16)
+            for n in range(questions)
         ]
         (path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (path / "space.yaml").write_text(space)

@@ -1,0 +1,422 @@
+"""How much agent time samplers take to find the front, on recorded runs of a real model and on spaces whose front is known.
+
+For each method and seed: the agent-seconds (latency of every question answered) until the configs that it would show hold
+a share of the true front's hypervolume, and hold it from then on. Methods that give every config the same number
+of questions are run with 12, 24 and 60 of them, and the best of these counts.
+
+The hypervolume is that of accuracy, median latency and energy, each scaled to its range over the space, with the worst
+values as the reference.
+"""
+
+import argparse
+import json
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+
+from tuner.derive import smaller
+from tuner.front import Floats
+from tuner.front import hypervolume
+from tuner.front import non_dominated
+from tuner.objectives import OBJECTIVES
+from tuner.samplers.pooled import Pool
+from tuner.space import SearchSpace
+from tuner.space import load_space
+from tuner.table import Table
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "search_efficiency.json"
+TABLE = HERE / "tables" / "quickstart.jsonl.gz"
+SPACE = HERE / "tables" / "quickstart.yaml"
+NAMES = ("accuracy", "latency_p50_s", "energy_wh")
+QUESTIONS = 60
+LEVELS = (0.90, 0.95)
+SIZES = (12, 24, 60)
+"""Questions that each config is given by methods that give all the same."""
+
+Places = npt.NDArray[np.int64]
+Trace = list[tuple[float, Places]]
+"""After each step: the agent-seconds spent, and the configs shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A space of which every answer is known."""
+
+    name: str
+    space: SearchSpace
+    models: tuple[str, ...]
+    flats: tuple[dict[str, Any], ...]
+    amounts: Floats
+    """(configs, questions, objectives): scores, seconds, watt-hours."""
+    truth: Floats
+    """(configs, objectives), what is to be found."""
+    covers: tuple[tuple[int, ...], ...]
+    """For each config those whose answers its runs hold, at smaller budgets."""
+
+    @property
+    def seconds(self) -> Floats:
+        """(configs, questions): what an answer takes."""
+        return self.amounts[:, :, 1]
+
+    def covered_by(self) -> list[list[int]]:
+        """For each config those whose runs hold its answers."""
+        found: list[list[int]] = [[] for _ in self.flats]
+        for config, held in enumerate(self.covers):
+            for each in held:
+                found[each].append(config)
+        return found
+
+
+def summarised(amounts: Floats) -> Floats:
+    """(configs, objectives) of (configs, questions, objectives), smaller being better."""
+    columns = [OBJECTIVES[name].summary(amounts[:, :, k]) for k, name in enumerate(NAMES)]
+    return np.stack([-columns[0], *columns[1:]], axis=1)
+
+
+class Metric:
+    """The share of the true front's hypervolume that a set of configs holds."""
+
+    def __init__(self, world: World, *, in_logs: bool = False) -> None:
+        values = world.truth.copy()
+        values[:, 0] *= -1
+        if in_logs:
+            values[:, 1:] = np.log(values[:, 1:])
+        low, high = values.min(axis=0), values.max(axis=0)
+        self._values = (values - low) / (high - low)
+        self._worst = np.ones(values.shape[1])
+        self._whole = hypervolume(self._values[non_dominated(self._values)], self._worst)
+
+    def share(self, shown: Places) -> float:
+        """0 … 1."""
+        return float(hypervolume(self._values[shown], self._worst) / self._whole)
+
+
+def until(trace: Sequence[tuple[float, float]], level: float) -> float | None:
+    """The cost from which on the share stays at the level or above; None where it does not."""
+    since = None
+    for cost, share in trace:
+        if share < level:
+            since = None
+        elif since is None:
+            since = cost
+    return since
+
+
+# Methods
+
+
+def pooled(world: World, seed: int, horizon: float) -> Trace:
+    """Ours: a block of questions at a time, guided by one surrogate of each objective."""
+    pool = Pool(
+        world.flats,
+        [OBJECTIVES[name] for name in NAMES],
+        questions=world.amounts.shape[1],
+        seed=seed,
+        cost=1,
+        covered_by=world.covered_by(),
+    )
+    # The order of questions is the study's seed's; here the world's is shuffled.
+    order = np.random.default_rng(seed).permutation(world.amounts.shape[1])
+    answered = np.zeros(world.seconds.shape, dtype=np.bool_)
+    trace: Trace = []
+    cost, step = 0.0, 0
+    while cost < horizon:
+        block = pool.propose(step)
+        if block is None:
+            break
+        questions = order[list(block.questions)]
+        new = questions[~answered[block.config, questions]]
+        cost += float(world.seconds[block.config, new].sum())
+        for config in (block.config, *world.covers[block.config]):
+            answered[config, questions] = True
+            known = np.where(answered[config][:, None], world.amounts[config], np.nan)
+            pool.observe(config, known[order])
+        step += 1
+        shown = pool.shown()
+        if len(shown):
+            trace.append((cost, shown))
+    return trace
+
+
+def by_trials(
+    world: World,
+    seed: int,
+    horizon: float,
+    *,
+    sampler: Callable[[int], optuna.samplers.BaseSampler],
+    size: int,
+    trials: int,
+    stops: bool = False,
+) -> Trace:
+    """An Optuna sampler: every config it proposes is given the same first questions; known ones cost nothing.
+
+    With `stops`, as syftr does it: in batches of 5, a config is given up after 30 questions or more when the optimistic
+    corner of its Wald intervals is dominated by a config that was evaluated.
+    """
+    places = _places(world)
+    order = np.random.default_rng(seed).permutation(world.amounts.shape[1])[:size]
+    study = optuna.create_study(
+        directions=["maximize", "minimize", "minimize"], sampler=sampler(seed)
+    )
+    values: dict[int, Floats] = {}
+    given_up: set[int] = set()
+    trace: Trace = []
+    cost = 0.0
+    for _ in range(trials):
+        trial = study.ask()
+        config = places[world.space.sample(trial, world.models).hash()]
+        if config not in values:
+            seen = size
+            if stops and values:
+                whole = np.stack([values[each] for each in values if each not in given_up])
+                seen = _syftr_stop(world.amounts[config][order], whole)
+            values[config] = summarised(world.amounts[config][order[:seen]][None])[0]
+            if seen < size:
+                given_up.add(config)
+            cost += float(world.seconds[config, order[:seen]].sum())
+        told = values[config]
+        study.tell(trial, [-told[0], told[1], told[2]])
+        known = np.array([each for each in values if each not in given_up])
+        trace.append((cost, known[non_dominated(np.stack([values[int(c)] for c in known]))]))
+        if cost > horizon:
+            break
+    return trace
+
+
+def _syftr_stop(amounts: Floats, others: Floats) -> int:
+    """How many of a config's questions it is given."""
+    for seen in range(30, len(amounts), 5):
+        values = summarised(amounts[None, :seen])[0]
+        accuracy = -values[0]
+        half = 1.96 * np.sqrt(accuracy * (1 - accuracy) / seen)
+        spread = 1.96 * amounts[:seen, 1:].std(axis=0) / np.sqrt(seen)
+        best = values - np.array([half, *spread])
+        if ((others <= best).all(axis=1) & (others < best).any(axis=1)).any():
+            return seen
+    return len(amounts)
+
+
+def _places(world: World) -> dict[str, int]:
+    configs = (world.space.config(flat, world.models) for flat in world.flats)
+    return {config.hash(): place for place, config in enumerate(configs)}
+
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed)
+
+
+def _tpe_grouped(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+
+
+def _nsga2(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.NSGAIISampler(population_size=20, seed=seed)
+
+
+def _random(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def _gp(seed: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed)
+
+
+RIVALS: dict[str, tuple[Callable[[int], optuna.samplers.BaseSampler], int, bool]] = {
+    "tpe": (_tpe, 300, False),
+    "tpe, multivariate + group": (_tpe_grouped, 300, False),
+    "nsga2": (_nsga2, 600, False),
+    "random": (_random, 1500, False),
+    "syftr": (_nsga2, 600, True),
+}
+"""Sampler, trials at most, whether it stops as syftr does."""
+
+
+# Worlds
+
+
+def recorded(path: Path = TABLE, space_path: Path = SPACE) -> World:
+    """The recorded table, whose front is that of all its questions."""
+    table = Table.read(path)
+    space = load_space(space_path)
+    models = tuple(table.header.models)
+    flats = tuple(dict(flat) for flat in space.flats(models) or ())
+    configs = [space.config(flat, models) for flat in flats]
+    places = {config.hash(): place for place, config in enumerate(configs)}
+    amounts = np.array(table.fields(configs, ("score", "latency_s", "energy_j")))
+    if np.isnan(amounts).any():
+        raise SystemExit(f"{path} lacks answers to some questions by configs of {space_path}")
+    amounts[:, :, 2] /= 3600.0
+    # A config that the table derives is held by each larger budget of its family.
+    covers: list[tuple[int, ...]] = []
+    for config in configs:
+        held = (each for each in smaller(space, models, config) if table.derived_from(each))
+        covers.append(tuple(places[each.hash()] for each in held))
+    truth = summarised(amounts) * np.array([-1.0, 1.0, 1.0])
+    return World("recorded", space, models, flats, amounts, truth, tuple(covers))
+
+
+def synthetic(seed: int) -> World:
+    """A space of five workflows and two models whose answers are drawn from a law, hence a front that is known."""
+    from synthetic import make  # beside this script
+
+    space, models, flats, amounts, truth, covers = make(seed, QUESTIONS)
+    return World("synthetic", space, models, flats, amounts, truth, covers)
+
+
+# Runs
+
+
+METHODS = ("pooled", *RIVALS)
+
+
+def measured(world: World, method: str, size: int, seed: int, horizon: float) -> dict[str, Any]:
+    """The agent-seconds to each level, on both scales, and what a decision took."""
+    began_s = time.perf_counter()
+    if method == "pooled":
+        trace = pooled(world, seed, horizon)
+    else:
+        sampler, trials, stops = RIVALS[method]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            trace = by_trials(
+                world,
+                seed,
+                horizon,
+                sampler=sampler,
+                size=size,
+                trials=min(trials, 5 * len(world.flats)),
+                stops=stops,
+            )
+    took_s = time.perf_counter() - began_s
+    found: dict[str, Any] = {"method": method, "size": size, "seed": seed, "spent": trace[-1][0]}
+    for scale, in_logs in (("linear", False), ("logs", True)):
+        metric = Metric(world, in_logs=in_logs)
+        shares = [(cost, metric.share(shown)) for cost, shown in trace]
+        found[scale] = {str(level): until(shares, level) for level in LEVELS}
+        found[scale]["last"] = shares[-1][1]
+    return {**found, "ms_per_step": 1000 * took_s / len(trace)}
+
+
+def one_seed(
+    kind: str, seed: int, methods: Sequence[str], sizes: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Every method on one seed."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    world = recorded() if kind == "recorded" else synthetic(seed)
+    everything = float(world.seconds.sum())
+    found = []
+    for method in methods:
+        for size in sizes if method != "pooled" else (QUESTIONS,):
+            if method == "syftr" and size <= 30:
+                continue
+            horizon = HORIZON[method == "pooled"] * everything
+            found.append(measured(world, method, size, seed, horizon))
+    return found
+
+
+HORIZON = {True: 0.05, False: 0.4}
+"""Share of the agent-seconds that all questions on all configs take, after which ours and others end."""
+
+
+def median(values: Sequence[float | None]) -> float | None:
+    """Of costs, of which None is more than any other."""
+    ordered = sorted(float("inf") if value is None else value for value in values)
+    middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
+    found = float(np.mean(middle))
+    return None if np.isinf(found) else found
+
+
+def summary(rows: Sequence[dict[str, Any]], scale: str) -> dict[str, dict[str, float | None]]:
+    """By level and method the median agent-seconds, at the size that suits each method best."""
+    table: dict[str, dict[str, float | None]] = {}
+    for level in map(str, LEVELS):
+        table[level] = {}
+        for method in dict.fromkeys(row["method"] for row in rows):
+            of_method = [row for row in rows if row["method"] == method]
+            medians = [
+                median([row[scale][level] for row in of_method if row["size"] == size])
+                for size in dict.fromkeys(row["size"] for row in of_method)
+            ]
+            known = [value for value in medians if value is not None]
+            table[level][method] = min(known) if known else None
+    return table
+
+
+def ratio(table: dict[str, float | None], others: Sequence[str]) -> float | None:
+    """Ours as a share of the best of others; None where none of them gets there, or ours does not."""
+    known = [value for name in others if (value := table.get(name)) is not None]
+    ours = table.get("pooled")
+    return None if ours is None or not known else ours / min(known)
+
+
+def main() -> None:
+    """Run everything, print a table, write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="two seeds of the synthetic space, few methods"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--worlds", nargs="*", default=["recorded", "synthetic"])
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    seeds, sizes = range(2 if options.quick else options.seeds), SIZES
+    worlds = ["synthetic"] if options.quick else options.worlds
+    methods = ["pooled", "tpe", "random"] if options.quick else options.methods
+    began_s = time.perf_counter()
+    result: dict[str, Any] = {"worlds": {}}
+    for kind in worlds:
+        with ProcessPoolExecutor(options.jobs) as processes:
+            run = partial(one_seed, kind, methods=methods, sizes=sizes)
+            rows = [row for found in processes.map(run, seeds) for row in found]
+        result["worlds"][kind] = {
+            "seeds": len(seeds),
+            "linear": summary(rows, "linear"),
+            "logs": summary(rows, "logs"),
+            "ms_per_decision": median([r["ms_per_step"] for r in rows if r["method"] == "pooled"]),
+            "runs": rows,
+        }
+    others = [method for method in methods if method != "pooled"]
+    first = next(iter(result["worlds"].values()))
+    for level, name in (("0.95", "95"), ("0.9", "90")):
+        result[f"to_{name}"] = first["linear"][level]
+        result[f"ratio_best_{name}"] = ratio(first["linear"][level], others)
+    result["ratio_random_95"] = ratio(first["linear"]["0.95"], ["random"])
+    result["seconds"] = time.perf_counter() - began_s
+    result["machine"] = f"{platform.system()} {platform.machine()}"
+    if options.json:
+        print(json.dumps(result))
+    else:
+        for kind, found in result["worlds"].items():
+            for scale in ("linear", "logs"):
+                print(
+                    f"\n{kind}, {found['seeds']} seeds, agent-seconds to a share of the hypervolume ({scale})"
+                )
+                print(f"  {'method':28s}" + "".join(f"{level:>12}" for level in LEVELS))
+                for method in methods:
+                    costs = [found[scale][str(level)][method] for level in LEVELS]
+                    print(
+                        f"  {method:28s}"
+                        + "".join(f"{'never' if c is None else f'{c:,.0f}':>12}" for c in costs)
+                    )
+            print(f"  {found['ms_per_decision']:.0f} ms a decision")
+    if not options.quick:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
