@@ -20,6 +20,10 @@ FEW = 100
 """Points up to which a hypervolume takes less time than to find those that are not dominated."""
 
 
+LEAST_KEPT = 0.05
+"""Share of what sets an estimate apart that is believed, however noisy: all equal would be certainty again."""
+
+
 def oriented(values: Floats, directions: Sequence[Literal["maximize", "minimize"]]) -> Floats:
     """The values with maximised objectives negated; the last axis runs over objectives."""
     signs = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
@@ -79,6 +83,46 @@ def _areas(sides: Floats) -> Floats:
 def _steps_down(sides: Floats) -> Floats:
     """From each of some descending numbers to the next, and from the last to 0."""
     return np.asarray(-np.diff(sides, append=0.0))
+
+
+def steadied(draws: Floats, values: Floats, objective: int, twins: Sequence[int]) -> Floats:
+    """The draws, with one objective's estimates moved towards what points of like cost have, by what chance spreads them.
+
+    Whatever looks better than points that cost as much was lucky, more likely than not (Fay and Herriot 1979, Journal of
+    the American Statistical Association 74). A plane over the ranks of the other objectives says what is like, and
+    how far estimates lie from it, beside how far draws do, says how much of that is chance. Points to which `twins` gives
+    the same number answered alike, and remain equal. A plane through few points says nothing: of fewer than two for each objective, draws stay as they are.
+    """
+    points, objectives = values.shape
+    if points < 2 * objectives:
+        return draws
+    plane = _plane(np.delete(values, objective, axis=1))
+    free = points - plane.shape[1]
+    seen = values[:, objective]
+    noise = draws[:, :, objective] - seen
+    fit, common = plane @ (plane.T @ seen), (noise @ plane) @ plane.T
+    apart, own = seen - fit, noise - common
+    spread = float(apart @ apart)
+    chance = float(own.var(axis=0).sum()) * max(free - 2, 0) / free
+    keep = max(LEAST_KEPT, 1 - chance / spread) if spread > 0 else 1.0
+    found = fit + common + keep * apart + np.sqrt(keep) * own
+    for number, count in zip(*np.unique(twins, return_counts=True), strict=True):
+        if count > 1:
+            same = np.asarray(twins) == number
+            found[:, same] = found[:, same].mean(axis=1, keepdims=True)
+    moved = draws.copy()
+    moved[:, :, objective] = found
+    return moved
+
+
+def _plane(values: Floats) -> Floats:
+    """Orthonormal (points, terms) that span a constant and the ranks of each column."""
+    columns = [np.ones(len(values))]
+    for column in values.T:
+        ordered = np.sort(column)
+        columns.append(np.searchsorted(ordered, column) + np.searchsorted(ordered, column, "right"))
+    left, sizes, _ = np.linalg.svd(np.stack(columns, axis=1), full_matrices=False)
+    return np.asarray(left[:, sizes > 1e-9 * sizes[0]])
 
 
 def membership(draws: Floats) -> Floats:

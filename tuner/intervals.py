@@ -140,6 +140,17 @@ def _amount_of_rank(ordered: Floats, count: float, share: float, chance: float) 
     return float(ordered[below] + (ordered[above] - ordered[below]) * (place - below))
 
 
+def widening(questions: int) -> float:
+    """How many times as far resamples of two questions or more should lie from the estimate as they do.
+
+    They know neither that their deviations are from a mean of their own, nor of Student's distribution.
+    """
+    from scipy.special import stdtrit
+
+    students = float(stdtrit(questions - 1, 1 - TAIL))
+    return math.sqrt(questions / (questions - 1)) * students / Z
+
+
 def difference_interval(
     value: float, interval: Interval, other: float, other_interval: Interval
 ) -> Interval:

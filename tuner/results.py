@@ -18,6 +18,7 @@ from tuner import front
 from tuner.condition import Condition
 from tuner.intervals import Interval
 from tuner.intervals import difference_interval
+from tuner.intervals import widening
 from tuner.objectives import OBJECTIVES
 from tuner.objectives import Objective
 from tuner.objectives import by_question
@@ -73,7 +74,7 @@ class Point:
     on_front: bool
     """Whether no other feasible trial measured on this split dominates it, and it is feasible itself."""
     membership: float
-    """Share of paired bootstrap resamples of the questions in which none does."""
+    """Share of paired bootstrap resamples of the questions in which none does, once luck with the accuracy is allowed for."""
     n: int
     """Questions."""
     group: str = ""
@@ -284,6 +285,19 @@ class _Sample:
     def _oriented(self, values: front.Floats) -> front.Floats:
         return front.oriented(values, [objective.direction for objective in self.objectives])
 
+    def memberships(self) -> front.Floats:
+        """Of each trial, in what share of the draws no other dominates it.
+
+        Shares of right answers are known least, and luck with them decides who looks best: they are steadied first.
+        """
+        values, draws = self.values(), self.draws(DRAWS)
+        for place, objective in enumerate(self.objectives):
+            if objective.unit == "share":
+                scores = [each[objective.name].mean(axis=1) for each in self.amounts]
+                _, twins = np.unique(scores, axis=0, return_inverse=True)
+                draws = front.steadied(draws, values, place, twins.ravel().tolist())
+        return front.membership(draws)
+
     def excess(self, amounts: Mapping[str, front.Floats]) -> dict[str, float]:
         """By how much a trial breaks each constraint that it breaks."""
         found = {}
@@ -296,8 +310,10 @@ class _Sample:
     def groups(self) -> list[str]:
         """Of each trial, the letters of the sets of trials that it cannot be told apart from."""
         letters = [""] * len(self.trials)
-        if len(self.trials) > 1:
-            same = front.alike(self.draws(PAIR_DRAWS))
+        if len(self.trials) > 1 and self.questions > 1:
+            values = self.values()
+            spread = widening(self.questions) * (self.draws(PAIR_DRAWS) - values)
+            same = front.alike(values + spread)
             for number, members in enumerate(front.groups(same)):
                 for member in members:
                     letters[member] += _letter(number)
@@ -337,7 +353,7 @@ def _front_and_near(sample: _Sample) -> tuple[tuple[Point, ...], tuple[Point, ..
         return (), ()
     values = sample.values()
     on_front = front.non_dominated(values)
-    shares = front.membership(sample.draws(DRAWS))
+    shares = sample.memberships()
     members = sorted(np.flatnonzero(on_front).tolist(), key=lambda place: tuple(values[place]))
     others = np.flatnonzero(~on_front & (shares >= NEAR)).tolist()
     shown = [*members, *sorted(others, key=lambda place: -shares[place])[:MOST_NEAR]]
@@ -353,8 +369,9 @@ def _confirmed(sample: _Sample, searched: _Sample) -> tuple[Point, ...]:
     values = sample.values()
     within = [place for place, each in enumerate(sample.amounts) if not sample.excess(each)]
     on_front, shares = np.zeros(len(values), dtype=np.bool_), np.zeros(len(values))
-    on_front[within] = front.non_dominated(values[within])
-    shares[within] = front.membership(sample.draws(DRAWS)[:, within])
+    if within:
+        on_front[within] = front.non_dominated(values[within])
+        shares[within] = sample.at(within).memberships()
     order = sorted(range(len(values)), key=lambda place: tuple(values[place]))
     ordered = sample.at(order)
     points = ordered.points(on_front[order], shares[order], ordered.groups())

@@ -86,6 +86,57 @@ def test_of_no_points_there_is_no_membership():
     assert front.membership(np.empty((5, 0, 3))).tolist() == []
 
 
+def lucky(points=40, *, spread, seed=0):
+    """Estimates that chance alone sets apart from what their cost lets one expect: (values, draws) in units of that chance."""
+    rng = np.random.default_rng(seed)
+    cost = np.arange(1.0, points + 1)
+    truth = -0.5 * cost + spread * rng.normal(size=points)
+    seen = truth + rng.normal(size=points)
+    values = np.stack([seen, cost], axis=1)
+    draws = np.repeat(values[np.newaxis], 300, axis=0)
+    draws[:, :, 0] += rng.normal(size=(300, points))
+    return truth, values, draws
+
+
+def test_what_chance_sets_apart_is_moved_to_what_points_of_like_cost_have():
+    truth, values, draws = lucky(spread=0.0)
+    steady = front.steadied(draws, values, 0, range(40))
+    assert np.array_equal(steady[:, :, 1], draws[:, :, 1])
+    before = (draws[:, :, 0].mean(axis=0) - truth).std()
+    after = (steady[:, :, 0].mean(axis=0) - truth).std()
+    assert after < before / 2
+    assert steady[:, :, 0].std(axis=0).mean() < 0.6 * draws[:, :, 0].std(axis=0).mean()
+
+
+def test_what_is_truly_apart_is_left_there():
+    _, values, draws = lucky(spread=30.0)
+    steady = front.steadied(draws, values, 0, range(40))
+    assert np.abs(steady - draws).max() < 1.0  # a thirtieth of how far apart they are
+
+
+def test_points_that_answered_alike_remain_equal_whatever_they_cost():
+    _, values, draws = lucky(spread=0.0)
+    values[1, 0] = values[0, 0]
+    draws[:, 1, 0] = draws[:, 0, 0]
+    steady = front.steadied(draws, values, 0, [0, 0, *range(2, 40)])
+    assert np.array_equal(steady[:, 0], steady[:, 1] - [0, 1])
+    assert front.membership(steady)[1] == 0.0
+
+
+@given(tables(rows=(1, 5), columns=(3, 4)))
+def test_few_points_are_left_as_they_are(values):
+    draws = np.stack([values, values + 1.0])
+    assert np.array_equal(front.steadied(draws, values, 0, range(len(values))), draws)
+
+
+@given(tables(rows=(8, 16), columns=(2, 4)), st.integers(0, 2**16))
+def test_steadied_draws_are_numbers_whatever_is_equal(values, seed):
+    noise = np.random.default_rng(seed).integers(-1, 2, size=(5, *values.shape))
+    steady = front.steadied(values + noise, values, 0, [0] * len(values))
+    assert np.isfinite(steady).all()
+    assert (np.ptp(steady[:, :, 0], axis=1) < 1e-9).all()
+
+
 # Hypervolume
 
 grid = st.integers(0, 4).map(float)

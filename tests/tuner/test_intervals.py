@@ -185,3 +185,9 @@ def test_the_difference_of_two_shares_has_newcombes_interval():
 def test_what_one_end_does_not_tell_the_difference_does_not_tell():
     assert intervals.difference_interval(2.0, (1.0, inf), 3.0, (2.5, 3.5))[1] == inf
     assert intervals.difference_interval(2.0, (1.0, 4.0), 3.0, (2.5, inf))[0] == -inf
+
+
+@pytest.mark.parametrize(("questions", "factor"), [(2, 9.168), (12, 1.1729), (24, 1.0781)])
+def test_resamples_of_few_questions_lie_too_close_together(questions, factor):
+    """√(n ÷ (n − 1)) for deviations from their own mean, and t ÷ z: 12.706, 2.2010 and 2.0687 to 1.9600."""
+    assert intervals.widening(questions) == pytest.approx(factor, abs=1e-3)

@@ -264,6 +264,14 @@ def test_what_breaks_a_constraint_on_the_holdout_questions_is_not_on_their_front
     assert front.confirmed[0].excess["latency_p95_s"] == pytest.approx(7.95 - 4)
 
 
+def test_all_of_what_was_confirmed_may_break_a_constraint(read, found):
+    rows = [(1, 2, 2)] * 4
+    front = read(found("direct", {}, search=rows, holdout=[(1, 9, 2)] * 4), extra=BOUND)
+    assert [(p.on_front, p.membership, p.excess) for p in front.confirmed] == [
+        (False, 0.0, {"latency_p95_s": 5.0})
+    ]
+
+
 # From search to holdout
 
 
