@@ -26,9 +26,9 @@ format: .venv/dev
 	$(BIN)/pip install --quiet --editable '.[local]'
 	@touch $@
 
-.venv/dev: pyproject.toml
+.venv/dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[local,math,report,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,math,report,dev]'
 	@touch $@
 
 clean:

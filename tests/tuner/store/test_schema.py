@@ -85,7 +85,9 @@ def test_the_schema_version_is_the_newest_revision(migrated):
 def test_what_an_older_tuner_kept_is_still_there(url, migrated):
     """A run of schema 0001, before agents could be told when they are right."""
     with migrated.begin() as connection:
-        since = [f"energy_{name}" for name in SINCE_0003] + [f"reused_{name}" for name in SINCE_0004]
+        since = [f"energy_{name}" for name in SINCE_0003] + [
+            f"reused_{name}" for name in SINCE_0004
+        ]
         for column in ("oracle", "window", *since):
             connection.execute(sa.text(f'ALTER TABLE tuner_example_runs DROP COLUMN "{column}"'))
         for column in ("derived_from", "reused_from", "stopped"):
