@@ -49,7 +49,9 @@ def test_the_front_is_measured_and_has_its_sources(folder: Path) -> None:
     for point in content["points"]:
         assert point["sources"] == {"energy": "cpu-estimate"}
         for name, (low, high) in point["intervals"].items():
-            assert low <= point["values"][name] <= high
+            # Three or four questions do not tell how far a median may reach.
+            assert low is not None or name != "accuracy"
+            assert (low or 0.0) <= point["values"][name] <= (float("inf") if high is None else high)
         assert point["values"]["latency_p50_s"] > 0
         assert point["values"]["energy_wh"] > 0
 
