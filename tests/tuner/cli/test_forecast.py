@@ -55,7 +55,7 @@ def test_an_exported_file(tuner, said, best):
     assert forecast["unknown"] == "its meter names no GPUs"
     assert (content["baseline"], content["saved"]) == (None, None)
     out = tuner("forecast", best, "--queries-per-day", 24e6, "--pue", 1.5).out
-    assert "2.25 kW [1.5" in out
+    assert "2.25 kW [" in out
     assert "cpu-estimate" in out
     assert "1 at a time" in out
     assert "473 g CO2e/kWh, the world, 2024 (Ember" in out
