@@ -296,7 +296,7 @@ def test_a_front_that_has_just_grown_does_not(bounded: Bounded, found: Any) -> N
 def test_a_study_stays_within_its_tokens_and_confirms_its_front(
     make_study: Callable[..., LoadedStudy],
 ) -> None:
-    study = make_study(replace=("{trials: 6}", "{trials: 50, tokens: 6000}"))
+    study = make_study(replace=("{trials: 6}", "{trials: 50, tokens: 3000}"))
     ended: list[str] = []
 
     def listen(event: Event) -> None:
@@ -308,8 +308,8 @@ def test_a_study_stays_within_its_tokens_and_confirms_its_front(
         tokens = spent(store)["tokens"]
     assert tokens.total is not None
     assert tokens.holdout is not None
-    assert 4000 < tokens.total <= 6000
+    assert 1500 < tokens.total <= 3000
     assert tokens.holdout > 0
     (reason,) = ended
-    assert " of 6,000 tokens are spent, " in reason
+    assert " of 3,000 tokens are spent, " in reason
     assert "the holdout pass takes about " in reason
