@@ -144,7 +144,10 @@ def test_a_mistake_is_told_with_its_place(load, tmp_path, old, new, message):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("sampler: {name: cma}", "sampler.name: unknown sampler 'cma'; known: pooled, tpe, nsga2, "),
+        (
+            "sampler: {name: cma}",
+            "sampler.name: unknown sampler 'cma'; known: pooled, tpe, nsga2, ",
+        ),
         ("sampler: {seed: -1}", "sampler.seed: input should be greater than or equal to 0, not -1"),
         ("sampler: tpe", "sampler: input should be an object, not 'tpe'"),
         ("cache: cold", "cache: input should be 'isolated' or 'shared', not 'cold'"),
