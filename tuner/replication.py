@@ -27,6 +27,10 @@ LEAST_GAIN = 0.05
 """Share of a variance that another answer to every question must take off. A deterministic server takes off nothing."""
 
 
+ROUNDING = 1e-24
+"""Variance, as a share of the mean square, below which it is none."""
+
+
 def to_replicate(store: Store, points: Sequence[Point], *, repeats: int, most: int) -> list[int]:
     """Numbers of the trials, at most so many and the most uncertain first, whose questions are to be asked once more.
 
@@ -66,7 +70,10 @@ def gain(answers: Floats, others: Floats) -> float | None:
     within = float(np.nanvar(answers[twice], axis=1, ddof=1).mean())
     of_difference = float(np.var(np.nanmean(answers, axis=1) - others, ddof=1))
     repeats = float(counts.mean())
-    return within / (repeats * (repeats + 1)) / of_difference if of_difference > 0 else 0.0
+    # Means that are equal differ by how they are rounded.
+    if of_difference <= ROUNDING * float(np.nanmean(answers**2)):
+        return 0.0
+    return within / (repeats * (repeats + 1)) / of_difference
 
 
 def _is_worth_it(own: Floats, others: Sequence[Floats]) -> bool:

@@ -45,7 +45,7 @@ MOST_NEAR = 10
 MOST_INFEASIBLE = 10
 """Points shown at most that break a constraint, the nearest misses."""
 
-LEFT_OUT = "the time was up before its turn came"
+LEFT_OUT = "the budget was spent before its turn came"
 """Why a trial that was asked for was never run."""
 
 

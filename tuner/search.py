@@ -296,6 +296,7 @@ class Search:
         """Questions as the pooled sampler gives them, to the end of the budget; why it is over."""
         taken = self._take_over_sources(partial=True)
         blocks = Blocks(self._study, self._trials.task, self._store, self._trials.seen)
+        self._ledger = Ledger(self._study, self._store, front=blocks.shown)
         running = [trial for trial in self._store.trials() if trial.state == "running"]
         resumed = [
             self._trials.open(self._proposals.interrupted(trial), replays=False)
@@ -310,8 +311,10 @@ class Search:
                 break
             refusal = self._ledger.affords(given[0], len(given[1]))
             if refusal is not None:
-                reason = refusal
-                break
+                given = self._affordable(blocks)
+                if given is None:
+                    reason = refusal
+                    break
             await self._give(blocks, open_, *given)
         self._settle(open_, reason)
         return reason
@@ -346,6 +349,13 @@ class Search:
         stays = self._in_batches and step // BLOCK % BLOCKS_A_SERVER
         found = blocks.next(step, among=self._trials.executor.is_ready) if stays else None
         return found or blocks.next(step)
+
+    def _affordable(self, blocks: Blocks) -> tuple[AgentConfig, Sequence[Example]] | None:
+        """Questions that a config on the front lacks, and that fit into what is left of the budget."""
+        for config, questions in blocks.lacking():
+            if self._ledger.affords(config, len(questions[:BLOCK])) is None:
+                return config, questions[:BLOCK]
+        return None
 
     async def _give(
         self,

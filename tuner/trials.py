@@ -378,6 +378,10 @@ def _require_sure(objective: str, runs: Sequence[ExampleRun]) -> None:
 
 
 def _excess(bound: Condition, value: float) -> float:
-    """By how much a value breaks its bound; 0 or less when it does not."""
+    """By how much a value breaks its bound, in parts of the bound; 0 or less when it does not.
+
+    Samplers add up what constraints are broken by: thousands of tokens must not outweigh a share of accuracy.
+    """
     limit = float(bound.value)
-    return value - limit if bound.sign == "<=" else limit - value
+    over = value - limit if bound.sign == "<=" else limit - value
+    return over / abs(limit) if limit else over

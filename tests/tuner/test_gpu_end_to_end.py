@@ -38,6 +38,7 @@ task: {{name: jsonl, path: questions.jsonl, examples: {QUESTIONS}, holdout: 0}}
 search_space: space.yaml
 models: {{loopback: {{model: openai/loopback, api_base: "API_BASE", meter: {{nvml: all}}}}}}
 objectives: [accuracy, latency_p50_s, energy_wh]
+sampler: {{name: grid}}
 budget: {{trials: 3}}
 storage: sqlite:///tuner.db
 """

@@ -612,7 +612,7 @@ def test_when_the_time_is_up_what_was_asked_for_is_left_out(make_served: MakeSer
     assert states["failed"] >= 7
     assert {t.user_attrs.get("failure") for t in optuna_trials(study)} == {
         None,
-        "the time was up before its turn came",
+        "the budget was spent before its turn came",
     }
     study.path.write_text(text.replace("{trials: 12}", "{trials: 3}"))
     run_study(load_study(study.path))
