@@ -314,7 +314,7 @@ def test_no_kill_loses_or_repeats_an_example(
     expected = contents(whole)
     with serve("--delay-s", "0.02") as address:
         study = make_study(folder="killed", trials=8, server=address)
-        kills = kill_until_done(study, up_to=16)
+        kills = kill_until_done(study, up_to=8)
     assert kills >= 10
     kept = contents(study)
     assert kept == expected
