@@ -38,7 +38,6 @@ ACCURACY_PARTS = 8
 """Parts of the error allowed to accuracy for one to each other objective: what a config costs shows within a few
 questions, how often it is right takes many."""
 
-
 LATEST = 0.75
 """Share of the questions after which nobody is stopped any more: little is left to be saved, and who could not be told
 from others by then lies near the front, where the study wants to know it in whole."""
