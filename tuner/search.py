@@ -3,12 +3,14 @@
 Apart from `trials`, which runs and tells them, and from `study`, which opens and closes what all of it needs.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 import optuna
 
 from tuner.blocks import Blocks
 from tuner.budget import Ledger
+from tuner.derive import smaller
 from tuner.errors import VariantError
 from tuner.evaluate import never_enough
 from tuner.events import StudyEnded
@@ -232,7 +234,7 @@ class Search:
     async def _evaluate(self, asked: Asked, config: AgentConfig) -> None:
         """All questions, unless the config is beaten for sure before; then what its checkpoints say of smaller budgets."""
         racing = self._spec.racing if self._races else False
-        race = _Race(self._trials, asked, racing) if racing else None
+        race = _Race(self._trials, asked, config, racing) if racing else None
         enough = never_enough if race is None else race.is_over
         runs = await self._trials.give(asked, config, "search", enough=enough)
         stopped = None if race is None else race.verdict
@@ -242,15 +244,36 @@ class Search:
             await self._tell_smaller(asked, config, runs)
 
     async def _tell_left(self) -> None:
-        """Tell what an earlier run had not come to: the smaller budgets of the last trial that it told."""
+        """Tell what an earlier run had not come to: smaller budgets of trials that it told."""
         trials = self._store.trials()
-        for left in trials:
-            if left.state == "running" and left.derived_from is not None:
-                self._trials.fail(self._asked(left), LEFT_OUT)
-        own = [each for each in trials if each.state == "complete" and not each.is_free]
-        if own and own[-1].stopped is None and own[-1].config is not None:
-            runs = self._store.runs(own[-1].trial_id, "search")
-            await self._tell_smaller(self._asked(own[-1]), own[-1].config, runs)
+        parents = {
+            trial.number: (trial, trial.config)
+            for trial in trials
+            if trial.state == "complete" and trial.stopped is None and not trial.is_free
+            if trial.config is not None
+        }
+        children = {
+            child.hash(): number
+            for number, (_, config) in parents.items()
+            for child in smaller(self._study.space, self._study.models, config)
+        }
+        left: dict[str, Asked] = {}
+        for trial in trials:
+            if trial.state != "running" or (trial.config and trial.derived_from is None):
+                continue
+            asked = Asked(self._proposals.interrupted(trial), trial.trial_id)
+            config = self._study.space.sample(asked.trial, self._study.models)
+            if config.hash() in children:  # else it was asked for to be run
+                parent = children[config.hash()]
+                self._store.save_config(trial.trial_id, config, derived_from=parent)
+                asked.config = config
+                left[config.hash()] = asked
+        known = {trial.config.hash() for trial in trials if trial.config is not None}
+        for trial, config in parents.values():
+            held = smaller(self._study.space, self._study.models, config)
+            if any(child.hash() in left or child.hash() not in known for child in held):
+                runs = self._store.runs(trial.trial_id, "search")
+                await self._tell_smaller(self._asked(trial), config, runs, left)
 
     def _asked(self, record: TrialRecord) -> Asked:
         """A trial that an earlier run opened."""
@@ -258,9 +281,13 @@ class Search:
         return Asked(trial, record.trial_id, record.config)
 
     async def _tell_smaller(
-        self, asked: Asked, config: AgentConfig, runs: Sequence[ExampleRun]
+        self,
+        asked: Asked,
+        config: AgentConfig,
+        runs: Sequence[ExampleRun],
+        left: Mapping[str, Asked] | None = None,
     ) -> None:
-        """Trials of the smaller budgets that these runs say everything of."""
+        """Trials of the smaller budgets that these runs say everything of; some may be `left` open, by config."""
         known = {
             trial.config.hash()
             for trial in self._store.trials()
@@ -268,14 +295,16 @@ class Search:
         }
 
         def child_of(child: AgentConfig) -> Asked | None:
+            if left is not None and child.hash() in left:
+                return left[child.hash()]
             if child.hash() in known:
                 return None
             return self._trials.open_as(child, derived_from=asked.number)
 
-        for child, smaller in await self._trials.derive(asked, config, runs, child_of, whole=True):
+        for child, own in await self._trials.derive(asked, config, runs, child_of, whole=True):
             with self._trials.told(child):
                 values = self._trials.values(self._store.runs(child.trial_id, "search"))
-                self._trials.complete(child, smaller, values)
+                self._trials.complete(child, own, values)
 
     def _by_server(self, config: AgentConfig) -> tuple[bool, str]:
         """What configs are sorted by to start as few servers as can be; equal where no model has serving knobs."""
@@ -428,7 +457,7 @@ class Search:
 class _Race:
     """Whether a trial under way is beaten for sure; looked at after each block of questions."""
 
-    def __init__(self, trials: Trials, asked: Asked, racing: Racing) -> None:
+    def __init__(self, trials: Trials, asked: Asked, config: AgentConfig, racing: Racing) -> None:
         self.verdict: str | None = None
         """Why the trial is to be stopped; None while it is not."""
         self._seen = trials.seen
@@ -439,7 +468,9 @@ class _Race:
         measured = {
             trial.number: trials.seen.of(trial.trial_id)[:, : self._count]
             for trial in evaluated(trials.store.trials())
-            if trial.feasible and trial.stopped is None
+            if trial.feasible and trial.stopped is None and trial.config is not None
+            # One that was told when it was right cannot be deployed: it stops none that can.
+            if config.oracle or not trial.config.oracle
         }
         objectives = trials.seen.objectives[: self._count]
         self._race = Against(objectives, measured, confidence=racing.confidence)

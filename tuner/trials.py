@@ -117,9 +117,10 @@ class Trials:
         reused_from: str | None = None,
     ) -> Asked:
         """A trial of this config, which has the runs of others where it says so."""
-        # One that waits was enqueued by a run that was killed before it asked: it comes first, and is told as it is.
-        self.optuna.enqueue_trial(self.study.space.flat(config, self.study.models))
         while True:
+            # One that waits was enqueued by a run that was killed before it asked, for this config most likely.
+            if not any(trial.state == "waiting" for trial in self.store.trials()):
+                self.optuna.enqueue_trial(self.study.space.flat(config, self.study.models))
             trial = self.optuna.ask()
             asked = Asked(trial, self.store.trial_id(trial.number))
             found = self.study.space.sample(trial, self.study.models)
@@ -304,8 +305,7 @@ class Trials:
     ) -> list[tuple[Asked, AgentConfig]]:
         """Keep what runs say of smaller budgets as runs of other trials: those that `child_of` gives for their configs.
 
-        With `whole` only of budgets of which every run says what they would have come to. Gives the trials that have
-        new runs.
+        With `whole` only of budgets of which every run says what they would have come to. Gives those trials.
         """
         if any(run.repeat for run in runs):
             runs = [run for run in runs if run.repeat == 0]
@@ -323,8 +323,7 @@ class Trials:
             new = [run for run in derived if (run.example_id, run.repeat) not in known]
             for run in new:
                 self.keep(child.trial_id, "search", run)
-            if new:
-                changed.append((child, config_))
+            changed.append((child, config_))
         return changed
 
 
