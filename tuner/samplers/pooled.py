@@ -40,7 +40,7 @@ Flat = Mapping[str, Knob]
 BLOCK = 6
 """Questions given at once."""
 
-SHOWN_AFTER = 12
+SHOWN_AFTER = 6
 """Questions that a config must have had before it is shown on a front."""
 
 FIRST_CONFIGS = 8
