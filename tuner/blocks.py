@@ -7,12 +7,14 @@ and nothing of studies.
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from tuner.condition import Condition
 from tuner.samplers.pooled import Pool
+from tuner.seen import COST
 from tuner.seen import Seen
 from tuner.spec import LoadedStudy
 from tuner.store import Store
@@ -50,7 +52,7 @@ class Blocks:
             questions=len(task.search),
             seed=study.spec.sampler.seed,
             optimised=len(study.spec.objectives),
-            cost=names.index("latency_mean_s"),
+            cost=names.index(COST),
             bounds={
                 names.index(name): Condition.parse(text)
                 for name, text in study.spec.constraints.items()
@@ -127,15 +129,16 @@ class Blocks:
 
     def _allowed(self, among: Callable[[AgentConfig], bool]) -> npt.NDArray[np.bool_]:
         """Candidates on models that pass, looked at once for each set of models."""
-        verdicts: dict[tuple[str, ...], bool] = {}
-        allowed = np.zeros(len(self._flats), dtype=np.bool_)
-        for place in range(len(self._flats)):
-            config = self._config(place)
-            models = config.models()
-            if models not in verdicts:
-                verdicts[models] = among(config)
-            allowed[place] = verdicts[models]
-        return allowed
+        verdicts = {
+            models: among(self._config(self._models.index(models)))
+            for models in dict.fromkeys(self._models)
+        }
+        return np.array([verdicts[models] for models in self._models], dtype=np.bool_)
+
+    @cached_property
+    def _models(self) -> list[tuple[str, ...]]:
+        """The models of each candidate; only studies with several servers ask."""
+        return [self._config(place).models() for place in range(len(self._flats))]
 
 
 def _key(flat: Flat) -> Key:

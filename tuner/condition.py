@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -30,6 +31,7 @@ class Condition:
     value: bool | int | float | str
 
     @classmethod
+    @lru_cache(maxsize=1024, typed=True)  # a listed space asks the same few for every config
     def parse(cls, text: bool | int | float | str) -> "Condition":
         """A condition from `">= 1"`; a plain value means equality. Raises ValueError."""
         if not isinstance(text, str):

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from tuner.errors import SpecError
 from tuner.errors import StoreError
 from tuner.measure.machine import machine
 from tuner.records import ExampleRun
-from tuner.records import Reused
 from tuner.records import TrialRecord
 from tuner.serving import Served
 from tuner.serving import model_name
@@ -83,7 +81,7 @@ class Reusable:
             for run in store.runs(trial_id, "search")
             if (run.example_id, run.repeat) in self.answers
         ]
-        return tuple(_paid(run) for run in (*runs, *store.extras(trial_id, "search")))
+        return tuple(run.taken_over() for run in (*runs, *store.extras(trial_id, "search")))
 
 
 def evidence(study: LoadedStudy, task: Task, row: StudyRow | None) -> dict[str, Any]:
@@ -286,17 +284,6 @@ def _unlike(theirs: Terms, ours: Terms) -> list[str]:
 def _is_custom(value: Knob) -> bool:
     """Whether a workflow, or a knob that names one, is a function of the user's."""
     return isinstance(value, str) and ":" in value
-
-
-def _paid(run: ExampleRun) -> ExampleRun:
-    """The run, at no cost to the study that takes it."""
-    reused = Reused(
-        latency_s=run.latency_s,
-        energy_j=run.energy_j or 0.0,
-        tokens=(run.tokens_in or 0) + (run.tokens_out or 0),
-        cost_usd=run.cost_usd or 0.0,
-    )
-    return replace(run, reused=reused)
 
 
 def _digest(example: Example) -> str:

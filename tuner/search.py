@@ -16,7 +16,7 @@ from tuner.evaluate import never_enough
 from tuner.events import StudyEnded
 from tuner.events import Talk
 from tuner.proposals import Proposals
-from tuner.racing import Race as Against
+from tuner.racing import Race
 from tuner.records import ExampleRun
 from tuner.records import TrialRecord
 from tuner.replication import to_replicate
@@ -26,6 +26,7 @@ from tuner.results import counted
 from tuner.results import evaluated
 from tuner.reuse import Source
 from tuner.reuse import reusable
+from tuner.samplers import POOLED
 from tuner.samplers.pooled import BLOCK
 from tuner.spec import LoadedStudy
 from tuner.spec import Racing
@@ -35,8 +36,6 @@ from tuner.tasks import Example
 from tuner.trials import Asked
 from tuner.trials import Trials
 from workflows.config import AgentConfig
-
-POOLED = "pooled"
 
 BLOCKS_A_SERVER = 8
 """Blocks for which a server is kept before another may be started in its place; docs/decisions/0018 has what fewer cost."""
@@ -111,13 +110,13 @@ class Search:
         """Ask once more what configs were asked whose place on the front is uncertain, as far as `repeats` and the budget go."""
         while self._spec.repeats > 1:
             found = Front.read(self._study, self._store)
-            points = {point.trial.number: point.trial for point in (*found.search, *found.near)}
+            records = {point.trial.number: point.trial for point in found.candidates}
             numbers = to_replicate(
-                self._store, [*found.search, *found.near], repeats=self._spec.repeats, most=1
+                self._store, found.candidates, repeats=self._spec.repeats, most=1
             )
             if not numbers:
                 return
-            record = points[numbers[0]]
+            record = records[numbers[0]]
             assert record.config is not None
             questions = len(self._trials.task.search)
             if self._ledger.affords(record.config, questions) is not None:
@@ -234,10 +233,10 @@ class Search:
     async def _evaluate(self, asked: Asked, config: AgentConfig) -> None:
         """All questions, unless the config is beaten for sure before; then what its checkpoints say of smaller budgets."""
         racing = self._spec.racing if self._races else False
-        race = _Race(self._trials, asked, config, racing) if racing else None
-        enough = never_enough if race is None else race.is_over
+        runner = _Runner(self._trials, asked, config, racing) if racing else None
+        enough = never_enough if runner is None else runner.is_over
         runs = await self._trials.give(asked, config, "search", enough=enough)
-        stopped = None if race is None else race.verdict
+        stopped = None if runner is None else runner.verdict
         values = self._trials.values(runs, sure=stopped is None)
         self._trials.complete(asked, config, values, stopped=stopped)
         if self._is_limited and stopped is None:
@@ -454,8 +453,8 @@ class Search:
                 )
 
 
-class _Race:
-    """Whether a trial under way is beaten for sure; looked at after each block of questions."""
+class _Runner:
+    """A trial in a race: whether it is beaten for sure, looked at after each block of questions."""
 
     def __init__(self, trials: Trials, asked: Asked, config: AgentConfig, racing: Racing) -> None:
         self.verdict: str | None = None
@@ -473,7 +472,7 @@ class _Race:
             if config.oracle or not trial.config.oracle
         }
         objectives = trials.seen.objectives[: self._count]
-        self._race = Against(objectives, measured, confidence=racing.confidence)
+        self._race = Race(objectives, measured, confidence=racing.confidence)
         self._looked_at = 0
 
     def is_over(self) -> bool:

@@ -17,6 +17,10 @@ from tuner.tasks import Task
 Floats = npt.NDArray[np.float64]
 
 
+COST = "latency_mean_s"
+"""The objective that says what a question of a config takes, whether it is optimised or not."""
+
+
 class Seen:
     """First answers to the search questions, by trial."""
 

@@ -309,7 +309,7 @@ class SearchSpace(_Data):
     def flats(self, models: Models) -> Iterator[dict[str, Knob]] | None:
         """Optuna's parameters of every config, as `flat` gives them, once and in a fixed order; None for a continuum.
 
-        A tenth of the time of `configs`: nothing is validated on the way.
+        No config is built on the way, which is most of the time that `configs` takes.
         """
         if self._is_continuous():
             return None

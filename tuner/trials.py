@@ -38,6 +38,7 @@ from tuner.measure.window import total
 from tuner.objectives import OBJECTIVES
 from tuner.records import ExampleRun
 from tuner.results import evaluated
+from tuner.seen import COST
 from tuner.seen import Seen
 from tuner.spec import LoadedStudy
 from tuner.store import EDGE
@@ -50,9 +51,6 @@ from workflows.config import AgentConfig
 
 FAILURES_IN_A_ROW = 3
 """After so many failed trials the cause is not the config."""
-
-COST = "latency_mean_s"
-"""What a question of a config takes."""
 
 MOST_ENERGY_ERROR = 0.05
 """Standard error of a pass's energy above which it is refused: configs that differ by less could not be told apart."""
