@@ -288,6 +288,7 @@ class SearchSpace(_Data):
             knob = name.removeprefix(f"{workflow}.")
             # Those chosen so far may decide: the default of `cheap.max_tokens` is that of the workflow `cheap`.
             default: Knob = params.model_validate(chosen).model_dump()[knob]
+            default = params.published.get(knob, default)
             if default == ACTOR and _is_own_role(knob) and not _is_among(domain, ACTOR):
                 default = model
             chosen[knob] = _nearest(domain, default)

@@ -1,6 +1,8 @@
 """The contract between a workflow and whoever runs it: params, one async method, and what a run leaves behind."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from typing import ClassVar
 from typing import Literal
@@ -40,6 +42,8 @@ class Params(BaseModel):
     resumable: ClassVar[bool] = False
     """Whether a run may go on from one at another budget: all its calls go through the session, and what it does
     depends on what they gave alone."""
+    published: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    """What papers set knobs to whose default here is another."""
     forms: ClassVar[tuple[AnswerForm, ...]] = ("line",)
     """Which forms of answer the workflow can give."""
     needs_tools: ClassVar[bool] = False
@@ -57,7 +61,12 @@ class Params(BaseModel):
 
 
 class PromptParams(Params):
-    """Knobs of the workflows that prompt with demonstrations."""
+    """Knobs of the workflows that prompt with demonstrations: none unless asked for, since a task may have none.
+
+    Six are what ReAct and its baselines (standard prompting, CoT, CoT-SC) had on HotpotQA (arXiv 2210.03629, section 3.2).
+    """
+
+    published: ClassVar[Mapping[str, int]] = MappingProxyType({"few_shot": 6})
 
     few_shot: int = Field(default=0, ge=0, le=8, description="demonstrations in the prompt")
     demonstrations: Literal["fixed", "nearest"] = Field(

@@ -173,7 +173,8 @@ def test_defaults_are_of_the_space_one_for_each_workflow_on_each_model(space, mo
     ]
     for config in found:
         assert space.holds(config, models)
-        usual = workflow_kind(config.workflow).params().model_dump()
+        params = workflow_kind(config.workflow).params
+        usual = {**params().model_dump(), **params.published}
         for knob, domain in space.workflows[config.workflow].items():
             if usual[knob] in (domain.values() or ()):
                 assert config.params[knob] == usual[knob]
@@ -195,13 +196,15 @@ def test_the_defaults_of_every_search_space_of_the_project_are_among_its_configs
         ("react", {"max_steps": {"low": 1, "high": 9}}, {"max_steps": 7}),
         ("react", {"max_steps": {"low": 1, "high": 4}}, {"max_steps": 4}),
         ("react", {"max_steps": [16, 10, 2]}, {"max_steps": 10}),
+        ("react", {"few_shot": {"low": 0, "high": 4}}, {"few_shot": 4}),
+        ("cot", {"few_shot": {"low": 0, "high": 8}}, {"few_shot": 6}),
         ("react", {"at_budget": ["answer", "empty"]}, {"at_budget": "empty"}),
         ("react", {"at_budget": ["answer"], "thoughts": False}, {"at_budget": "answer", "thoughts": False}),
         ("react", {"history": ["summary", "window"]}, {"history": "summary"}),
         ("self_consistency", {"temperature": {"low": 0.8, "high": 1.5}}, {"temperature": 0.8}),
         ("self_consistency", {"temperature": {"low": 0.1, "high": 1.5}}, {"temperature": 0.7}),
         ("lats", {"iterations": {"low": 1, "high": 16, "log": True}}, {"iterations": 16}),
-        ("direct", {"few_shot": [2, 4], "demonstrations": {"choices": ["nearest", "fixed"], "when": {"few_shot": ">= 1"}}}, {"few_shot": 2, "demonstrations": "fixed"}),
+        ("direct", {"few_shot": [2, 4], "demonstrations": {"choices": ["nearest", "fixed"], "when": {"few_shot": ">= 1"}}}, {"few_shot": 4, "demonstrations": "fixed"}),
         ("cascade", {"cheap": ["cot", "self_consistency"], "cheap.max_tokens": [48, 128, 256]}, {"cheap": "cot", "cheap.max_tokens": 256}),
         ("cascade", {"cheap": ["direct"], "cheap.max_tokens": [24, 40, 256]}, {"cheap.max_tokens": 40}),
         ("react", {"draft_model": ["large", "actor"]}, {"draft_model": "actor"}),
