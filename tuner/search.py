@@ -257,7 +257,7 @@ class Search:
             for child in smaller(self._study.space, self._study.models, config)
         }
         left: dict[str, Asked] = {}
-        for trial in trials:
+        for trial in trials if children else ():
             if trial.state != "running" or (trial.config and trial.derived_from is None):
                 continue
             asked = Asked(self._proposals.interrupted(trial), trial.trial_id)
