@@ -26,13 +26,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from tuner.front import NEAR
 from tuner.front import Floats
 from tuner.front import membership
 from tuner.front import non_dominated
 from tuner.objectives import JOULES_PER_WH
 from tuner.objectives import OBJECTIVES
 from tuner.racing import Race
-from tuner.results import NEAR
 from tuner.table import Table
 
 HERE = Path(__file__).parent

@@ -5,12 +5,17 @@ a share of the true front's hypervolume, and hold it from then on. Methods that 
 of questions are run with 12, 24 and 60 of them, and the best of these counts.
 
 The hypervolume is that of accuracy, median latency and energy, each scaled to its range over the space, with the worst
-values as the reference.
+values as the reference. What a method would show is read in two ways: its front alone (Optuna's `best_trials`; the configs
+that the pooled sampler expects on the front), and with the configs near it (membership of 10 % or more, ten at most), as
+`tuner front` shows them and the holdout pass measures them, for every method alike. The second can only hold more.
+
+Then whole studies are run on the recorded table, and their recommendations are held against what all questions say.
 """
 
 import argparse
 import json
 import platform
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -26,19 +31,25 @@ import numpy.typing as npt
 import optuna
 
 from tuner.derive import smaller
+from tuner.front import MOST_NEAR
+from tuner.front import NEAR
 from tuner.front import Floats
 from tuner.front import hypervolume
 from tuner.front import non_dominated
 from tuner.objectives import OBJECTIVES
+from tuner.results import Front
+from tuner.rules import Rule
 from tuner.samplers.pooled import Pool
 from tuner.space import SearchSpace
 from tuner.space import load_space
+from tuner.spec import load_study
+from tuner.study import run_study
 from tuner.table import Table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "search_efficiency.json"
 TABLE = HERE / "tables" / "quickstart.jsonl.gz"
-SPACE = HERE / "tables" / "quickstart.yaml"
+SPACE = HERE.parent / "search_spaces" / "quickstart.yaml"
 NAMES = ("accuracy", "latency_p50_s", "energy_wh")
 QUESTIONS = 60
 LEVELS = (0.90, 0.95)
@@ -46,8 +57,17 @@ SIZES = (12, 24, 60)
 """Questions that each config is given by methods that give all the same."""
 
 Places = npt.NDArray[np.int64]
-Trace = list[tuple[float, Places]]
-"""After each step: the agent-seconds spent, and the configs shown."""
+Trace = list[tuple[float, Places, Places | None]]
+"""After each step: the agent-seconds spent, the configs on the front, and now and then the front and what is near it."""
+
+APART = 1.2
+"""The configs near the front are looked for whenever so many times as much has been spent."""
+
+RESAMPLES = 24
+"""Of the questions, for a rival's memberships."""
+
+MARKS = (50, 100, 200, 400, 800, 1600, 3200)
+"""Agent-seconds at which the plot is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +151,7 @@ def pooled(world: World, seed: int, horizon: float) -> Trace:
     order = np.random.default_rng(seed).permutation(world.amounts.shape[1])
     answered = np.zeros(world.seconds.shape, dtype=np.bool_)
     trace: Trace = []
-    cost, step = 0.0, 0
+    cost, step, due = 0.0, 0, 0.0
     while cost < horizon:
         block = pool.propose(step)
         if block is None:
@@ -144,9 +164,11 @@ def pooled(world: World, seed: int, horizon: float) -> Trace:
             known = np.where(answered[config][:, None], world.amounts[config], np.nan)
             pool.observe(config, known[order])
         step += 1
-        shown = pool.shown()
-        if len(shown):
-            trace.append((cost, shown))
+        front = pool.front()
+        if len(front):
+            both = np.concatenate([front, pool.near()]) if cost >= due else None
+            due = due if both is None else APART * cost
+            trace.append((cost, front, both))
     return trace
 
 
@@ -173,7 +195,8 @@ def by_trials(
     values: dict[int, Floats] = {}
     given_up: set[int] = set()
     trace: Trace = []
-    cost = 0.0
+    cost = due = 0.0
+    draws = np.random.default_rng(seed).integers(size, size=(RESAMPLES, size))
     for _ in range(trials):
         trial = study.ask()
         config = places[world.space.sample(trial, world.models).hash()]
@@ -189,10 +212,27 @@ def by_trials(
         told = values[config]
         study.tell(trial, [-told[0], told[1], told[2]])
         known = np.array([each for each in values if each not in given_up])
-        trace.append((cost, known[non_dominated(np.stack([values[int(c)] for c in known]))]))
+        front = known[non_dominated(np.stack([values[int(c)] for c in known]))]
+        both = None
+        if cost >= due:
+            both, due = (
+                _with_near(world.amounts[known][:, order], known, front, draws),
+                APART * cost,
+            )
+        trace.append((cost, front, both))
         if cost > horizon:
             break
     return trace
+
+
+def _with_near(amounts: Floats, known: Places, front: Places, draws: Places) -> Places:
+    """The front, and of the others the likeliest members in resamples of the questions."""
+    shares = np.zeros(len(known))
+    for draw in draws:
+        shares += non_dominated(summarised(amounts[:, draw])) / len(draws)
+    others = np.flatnonzero((shares >= NEAR) & ~np.isin(known, front))
+    likeliest = others[np.argsort(-shares[others], kind="stable")][:MOST_NEAR]
+    return np.concatenate([front, known[likeliest]])
 
 
 def _syftr_stop(amounts: Floats, others: Floats) -> int:
@@ -303,9 +343,17 @@ def measured(world: World, method: str, size: int, seed: int, horizon: float) ->
     found: dict[str, Any] = {"method": method, "size": size, "seed": seed, "spent": trace[-1][0]}
     for scale, in_logs in (("linear", False), ("logs", True)):
         metric = Metric(world, in_logs=in_logs)
-        shares = [(cost, metric.share(shown)) for cost, shown in trace]
-        found[scale] = {str(level): until(shares, level) for level in LEVELS}
-        found[scale]["last"] = shares[-1][1]
+        alone = [(cost, metric.share(front)) for cost, front, _ in trace]
+        near = [(cost, metric.share(both)) for cost, _, both in trace if both is not None]
+        for name, shares in ((scale, alone), (f"{scale}, near", near)):
+            found[name] = {str(level): until(shares, level) for level in LEVELS}
+        found[scale]["at"] = [
+            next((share for cost, share in reversed(alone) if cost <= mark), 0.0) for mark in MARKS
+        ]
+    found["shown"] = [
+        float(np.mean([len(front) for _, front, _ in trace])),
+        float(np.mean([len(both) for _, _, both in trace if both is not None])),
+    ]
     return {**found, "ms_per_step": 1000 * took_s / len(trace)}
 
 
@@ -330,8 +378,64 @@ HORIZON = {True: 0.05, False: 0.4}
 """Share of the agent-seconds that all questions on all configs take, after which ours and others end."""
 
 
+SEARCHED = {"examples": 30, "holdout": 30, "trials": 60, "wall_clock_s": 600}
+"""What a study whose recommendations are looked at may spend, in recorded seconds."""
+
+
+def regret(seed: int) -> dict[str, float]:
+    """What following a study's recommendations costs, against what all questions say of the whole space.
+
+    `knee`: the largest loss of what it chose, in shares of the true front's ranges, less that of the true front's
+    knee. `cheapest-within:0.02`: the accuracy that is lacking to 0.02 below the best, and how many times
+    the energy of the cheapest config that has that.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    world = recorded()
+    places = _places(world)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "study.yaml"
+        path.write_text(
+            STUDY.format(seed=seed, space=SPACE.resolve(), table=TABLE.resolve(), **SEARCHED)
+        )
+        study = load_study(path)
+        run_study(study)
+        found = Front.read(study)
+    accuracy, _, energy_wh = world.truth.T
+    values = world.truth * np.array([-1.0, 1.0, 1.0])
+    front = values[non_dominated(values)]
+    losses = ((values - front.min(axis=0)) / np.ptp(front, axis=0)).max(axis=1)
+    chosen = {
+        rule: places[Rule.parse(rule).choose(found.confirmed, NAMES).point.trial.config.hash()]
+        for rule in ("knee", "cheapest-within:0.02")
+    }
+    enough = accuracy.max() - 0.02
+    cheapest = energy_wh[accuracy >= enough - 1e-9].min()
+    within = chosen["cheapest-within:0.02"]
+    return {
+        "knee_loss": float(losses[chosen["knee"]] - losses[non_dominated(values)].min()),
+        "within_accuracy_lacking": float(max(0.0, enough - accuracy[within])),
+        "within_energy_ratio": float(energy_wh[within] / cheapest),
+    }
+
+
+STUDY = """
+format_version: 1
+name: regret
+task: {{name: villages, examples: {examples}, holdout: {holdout}, seed: 7}}
+search_space: {space}
+models: {{smollm2-135m: {{serve: llama.cpp, weights: smollm2-135m-instruct}}}}
+objectives: [accuracy, latency_p50_s, energy_wh]
+sampler: {{name: pooled, seed: {seed}}}
+budget: {{trials: {trials}, wall_clock: {wall_clock_s}s}}
+executor: {{replay: {table}}}
+storage: sqlite:///regret.db
+"""
+
+
 def median(values: Sequence[float | None]) -> float | None:
     """Of costs, of which None is more than any other."""
+    if not values:
+        return None
     ordered = sorted(float("inf") if value is None else value for value in values)
     middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
     found = float(np.mean(middle))
@@ -361,6 +465,34 @@ def ratio(table: dict[str, float | None], others: Sequence[str]) -> float | None
     return None if ours is None or not known else ours / min(known)
 
 
+def shares_at(rows: Sequence[dict[str, Any]], method: str) -> list[float]:
+    """The median share that a method's front holds at each of MARKS, at the size that is best there."""
+    of_method = [row for row in rows if row["method"] == method]
+    by_size = [
+        np.median([row["linear"]["at"] for row in of_method if row["size"] == size], axis=0)
+        for size in dict.fromkeys(row["size"] for row in of_method)
+    ]
+    return [float(share) for share in np.max(by_size, axis=0)]
+
+
+def plot(found: dict[str, Any], methods: Sequence[str]) -> None:
+    """Shares of the hypervolume by agent-seconds, a bar for each."""
+    print("  share of the hypervolume (linear, front alone) after so many agent-seconds, median")
+    print(f"  {'':28s}" + "".join(f"{mark:>9,}" for mark in MARKS))
+    for method in methods:
+        bars = []
+        for share in found["at"][method]:
+            bar = BARS[min(len(BARS) - 1, int(max(0.0, share - 0.5) * 2 * len(BARS)))]
+            bars.append(f"{100 * share:5.0f} {bar * 2} ")
+        print(f"  {method:28s}" + "".join(bars))
+
+
+BARS = " ▁▂▃▄▅▆▇█"
+"""From half of the hypervolume, or less, to all of it."""
+
+SCALES = ("linear", "logs", "linear, near", "logs, near")
+
+
 def main() -> None:
     """Run everything, print a table, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -379,43 +511,78 @@ def main() -> None:
     methods = ["pooled", "tpe", "random"] if options.quick else options.methods
     began_s = time.perf_counter()
     result: dict[str, Any] = {"worlds": {}}
+    others = [method for method in methods if method != "pooled"]
     for kind in worlds:
         with ProcessPoolExecutor(options.jobs) as processes:
             run = partial(one_seed, kind, methods=methods, sizes=sizes)
             rows = [row for found in processes.map(run, seeds) for row in found]
         result["worlds"][kind] = {
             "seeds": len(seeds),
-            "linear": summary(rows, "linear"),
-            "logs": summary(rows, "logs"),
+            **{scale: summary(rows, scale) for scale in SCALES},
+            "at": {method: shares_at(rows, method) for method in methods},
+            "shown": {
+                method: np.mean(
+                    [r["shown"] for r in rows if r["method"] == method], axis=0
+                ).tolist()
+                for method in methods
+            },
             "ms_per_decision": median([r["ms_per_step"] for r in rows if r["method"] == "pooled"]),
-            "runs": rows,
+            "seconds": time.perf_counter() - began_s,
         }
-    others = [method for method in methods if method != "pooled"]
     first = next(iter(result["worlds"].values()))
     for level, name in (("0.95", "95"), ("0.9", "90")):
         result[f"to_{name}"] = first["linear"][level]
         result[f"ratio_best_{name}"] = ratio(first["linear"][level], others)
+        result[f"ratio_best_{name}_near"] = ratio(first["linear, near"][level], others)
     result["ratio_random_95"] = ratio(first["linear"]["0.95"], ["random"])
+    if not options.quick and "recorded" in worlds:
+        with ProcessPoolExecutor(options.jobs) as processes:
+            found = list(processes.map(regret, seeds))
+        result["regret"] = {
+            key: {
+                "median": float(np.median([each[key] for each in found])),
+                "worst": max(each[key] for each in found),
+            }
+            for key in found[0]
+        }
+    # Measured by racing.py and intervals.py, which say how.
+    racing, intervals = (json.loads((HERE / "results" / f"{n}.json").read_text()) for n in OTHERS)
+    result["false_stop_rate"] = racing["false_stop_rate"]
+    result["coverage"] = intervals["coverage"]
+    result["membership"] = intervals["membership"]
     result["seconds"] = time.perf_counter() - began_s
     result["machine"] = f"{platform.system()} {platform.machine()}"
     if options.json:
         print(json.dumps(result))
     else:
-        for kind, found in result["worlds"].items():
-            for scale in ("linear", "logs"):
-                print(
-                    f"\n{kind}, {found['seeds']} seeds, agent-seconds to a share of the hypervolume ({scale})"
-                )
-                print(f"  {'method':28s}" + "".join(f"{level:>12}" for level in LEVELS))
-                for method in methods:
-                    costs = [found[scale][str(level)][method] for level in LEVELS]
-                    print(
-                        f"  {method:28s}"
-                        + "".join(f"{'never' if c is None else f'{c:,.0f}':>12}" for c in costs)
-                    )
-            print(f"  {found['ms_per_decision']:.0f} ms a decision")
+        show(result, methods)
     if not options.quick:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+OTHERS = ("racing", "intervals")
+
+
+def show(result: dict[str, Any], methods: Sequence[str]) -> None:
+    """Tables and a plot for a terminal."""
+    for kind, found in result["worlds"].items():
+        for scale in SCALES:
+            print(
+                f"\n{kind}, {found['seeds']} seeds, agent-seconds to a share of the hypervolume ({scale})"
+            )
+            print(f"  {'method':28s}" + "".join(f"{level:>12}" for level in LEVELS))
+            for method in methods:
+                costs = [found[scale][str(level)][method] for level in LEVELS]
+                print(
+                    f"  {method:28s}"
+                    + "".join(f"{'never' if c is None else f'{c:,.0f}':>12}" for c in costs)
+                )
+        print()
+        plot(found, methods)
+        if found["ms_per_decision"] is not None:
+            print(f"  pooled: {found['ms_per_decision']:.0f} ms a decision")
+    for key, each in result.get("regret", {}).items():
+        print(f"regret {key}: {each['median']:.3g} in the median, {each['worst']:.3g} at worst")
 
 
 if __name__ == "__main__":

@@ -101,17 +101,17 @@ class Blocks:
         return None
 
     def lacking(self) -> list[tuple[AgentConfig, list[Example]]]:
-        """The configs that the sampler shows, and the questions that they lack; those that lack fewest first."""
+        """The configs that hold the front, what adds most first, and the questions that they lack."""
         found = []
-        for place in self._pool.shown():
+        for place in self._pool.best():
             questions = np.flatnonzero(~self._answered(int(place)))
             if len(questions):
                 found.append((self._config(int(place)), self._examples(questions)))
-        return sorted(found, key=lambda pair: len(pair[1]))
+        return found
 
-    def shown(self) -> list[AgentConfig]:
+    def front(self) -> list[AgentConfig]:
         """The configs that the sampler has on its front."""
-        return [self._config(int(place)) for place in self._pool.shown()]
+        return [self._config(int(place)) for place in self._pool.front()]
 
     def _answered(self, place: int) -> npt.NDArray[np.bool_]:
         if place not in self._trial_ids:

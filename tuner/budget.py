@@ -4,7 +4,6 @@ Apart from `study`, which asks here before a trial is given questions: everythin
 it comes out the same after an interruption and for every worker. docs/budgets.md has the rules in words.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -164,9 +163,13 @@ class Ledger:
             if account.spent is not None
         ]
 
-    def questions_left(self) -> float:
-        """How many more questions of the search fit, at what one took in the mean so far; infinite where nothing limits them."""
-        return min((account.questions_left() for account in self._of_search()), default=math.inf)
+    def left(self) -> float:
+        """The share of the search's budget that is left, of whichever limit leaves least; trials count for pooled questions."""
+        return min((account.left() for account in self._of_search()), default=1.0)
+
+    def allows(self, plan: Sequence[tuple[AgentConfig, int]]) -> bool:
+        """Whether all these configs are expected to answer so many more questions within the limits of the search."""
+        return all(account.allows(plan) for account in self._of_search())
 
     def _of_search(self) -> Iterator["_Account"]:
         if self._limits or self._budget.wall_clock is not None:
@@ -336,11 +339,15 @@ class _Account:
         *first, last = parts
         return f"{', '.join(first)}, and {last}" if first else last
 
-    def questions_left(self) -> float:
-        """How many more questions fit, at what one took in the mean; infinite before any took something."""
-        each = self.bill.mean()
-        left = self.limit - (self.limit if self.spent is None else self.spent) - self.kept
-        return max(0.0, left / each) if each else math.inf
+    def left(self) -> float:
+        """The share of the limit that is left for the search."""
+        spent = self.limit if self.spent is None else self.spent
+        return max(0.0, self.limit - spent - self.kept) / self.limit
+
+    def allows(self, plan: Sequence[tuple[AgentConfig, int]]) -> bool:
+        """Whether all these questions fit."""
+        takes = sum(self.bill.expected(config) * questions for config, questions in plan)
+        return takes <= self.left() * self.limit
 
 
 def _bill(store: Store, quantity: Quantity, rows: Sequence[Spending]) -> _Bill:

@@ -36,12 +36,6 @@ PAIR_DRAWS = 1000
 SEED = 0
 """Of the resampling, so that the same study prints the same figures."""
 
-NEAR = 0.1
-"""Membership from which a config that others dominate is worth another measurement."""
-
-MOST_NEAR = 10
-"""Configs near the front at most, the likeliest: the holdout pass measures them all."""
-
 MOST_INFEASIBLE = 10
 """Points shown at most that break a constraint, the nearest misses."""
 
@@ -355,8 +349,8 @@ def _front_and_near(sample: _Sample) -> tuple[tuple[Point, ...], tuple[Point, ..
     on_front = front.non_dominated(values)
     shares = sample.memberships()
     members = sorted(np.flatnonzero(on_front).tolist(), key=lambda place: tuple(values[place]))
-    others = np.flatnonzero(~on_front & (shares >= NEAR)).tolist()
-    shown = [*members, *sorted(others, key=lambda place: -shares[place])[:MOST_NEAR]]
+    others = np.flatnonzero(~on_front & (shares >= front.NEAR)).tolist()
+    shown = [*members, *sorted(others, key=lambda place: -shares[place])[: front.MOST_NEAR]]
     together = sample.at(shown)
     points = together.points(on_front[shown], shares[shown], together.groups())
     return points[: len(members)], points[len(members) :]

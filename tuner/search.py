@@ -40,6 +40,9 @@ from workflows.config import AgentConfig
 BLOCKS_A_SERVER = 8
 """Blocks for which a server is kept before another may be started in its place; docs/decisions/0018 has what fewer cost."""
 
+FINISHING = 0.5
+"""Share of the budget that is kept for what the front lacks, at most: what was not asked everything is not confirmed."""
+
 
 class Search:
     """What can be done with the trials of a study."""
@@ -324,7 +327,7 @@ class Search:
         """Questions as the pooled sampler gives them, to the end of the budget; why it is over."""
         taken = self._take_over_sources(partial=True)
         blocks = Blocks(self._study, self._trials.task, self._store, self._trials.seen)
-        self._ledger = Ledger(self._study, self._store, front=blocks.shown)
+        self._ledger = Ledger(self._study, self._store, front=blocks.front)
         running = [trial for trial in self._store.trials() if trial.state == "running"]
         resumed = [
             self._trials.open(self._proposals.interrupted(trial), replays=False)
@@ -339,7 +342,7 @@ class Search:
                 break
             refusal = self._ledger.affords(given[0], len(given[1]))
             if refusal is not None:
-                given = self._affordable(blocks)
+                given = self._affordable(blocks.lacking())
                 if given is None:
                     reason = refusal
                     break
@@ -354,34 +357,41 @@ class Search:
             return f"all questions of {self._spec.budget.trials} trials ({questions}) are asked"
         return self._ledger.end_reason()
 
-    def _questions_left(self) -> float:
-        """How many questions the budget still allows."""
-        questions = self._spec.budget.trials * len(self._trials.task.search)
-        left = questions - self._store.asked_count("search")
-        return min(float(left), self._ledger.questions_left())
-
     def _next_block(self, blocks: Blocks) -> tuple[AgentConfig, Sequence[Example]] | None:
         """The config to be given questions next, and which.
 
-        The published defaults come first. In the end those on the front are given what they lack: what was not asked
-        everything cannot be confirmed.
+        The published defaults come first. In the end those that hold the front are given what they lack: what was not
+        asked everything cannot be confirmed.
         """
         untried = blocks.untried(self._study.space.defaults(self._study.models))
         if untried is not None:
             return untried
-        lacking = blocks.lacking()
-        if lacking and self._questions_left() <= sum(len(questions) for _, questions in lacking):
-            config, questions = lacking[0]
-            return config, questions[:BLOCK]
+        finishing = self._finishing(blocks)
+        if finishing is not None:
+            return finishing
         step = self._store.asked_count("search")
         stays = self._in_batches and step // BLOCK % BLOCKS_A_SERVER
         found = blocks.next(step, among=self._trials.executor.is_ready) if stays else None
         return found or blocks.next(step)
 
-    def _affordable(self, blocks: Blocks) -> tuple[AgentConfig, Sequence[Example]] | None:
-        """Questions that a config on the front lacks, and that fit into what is left of the budget."""
-        for config, questions in blocks.lacking():
-            if self._ledger.affords(config, len(questions[:BLOCK])) is None:
+    def _finishing(self, blocks: Blocks) -> tuple[AgentConfig, Sequence[Example]] | None:
+        """Questions that the front lacks, once it may take all that is left of the budget, FINISHING of it at most."""
+        limit = self._spec.budget.trials * len(self._trials.task.search)
+        left = limit - self._store.asked_count("search")
+        if min(left / limit, self._ledger.left()) > FINISHING:
+            return None
+        lacking = blocks.lacking()
+        plan = [(config, len(questions)) for config, questions in lacking]
+        if sum(questions for _, questions in plan) < left and self._ledger.allows(plan):
+            return None
+        return self._affordable(lacking)
+
+    def _affordable(
+        self, lacking: Sequence[tuple[AgentConfig, Sequence[Example]]]
+    ) -> tuple[AgentConfig, Sequence[Example]] | None:
+        """Questions that the front lacks, of the first config of which all fit into what is left of the budget."""
+        for config, questions in lacking:
+            if self._ledger.affords(config, len(questions)) is None:
                 return config, questions[:BLOCK]
         return None
 

@@ -1,6 +1,5 @@
 """What counts against a budget, and whether a study stays within it."""
 
-import math
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import closing
@@ -145,7 +144,8 @@ def test_before_anything_ran_nothing_is_refused(bounded: Bounded) -> None:
     ledger = Ledger(study, store)
     assert ledger.end_reason() is None
     assert ledger.affords(steps(1), 4) is None
-    assert ledger.questions_left() == math.inf
+    assert ledger.left() == 1
+    assert ledger.allows([(steps(1), 4)])
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,9 @@ def test_questions_are_estimated_by_the_config_then_its_workflow_then_all(
     assert ledger.affords(config("reflexion"), 3) == (
         "24 of 30 Wh are spent, and 3 questions of reflexion take about 8.45"
     )
-    assert ledger.questions_left() == pytest.approx(3.0)
+    assert ledger.left() == pytest.approx(0.2)
+    assert ledger.allows([(steps(6), 1), (steps(4), 1)])
+    assert not ledger.allows([(steps(6), 2), (steps(4), 1)])
 
 
 def test_the_holdout_pass_may_take_what_was_kept_for_it(bounded: Bounded, found: Any) -> None:
@@ -228,7 +230,9 @@ def test_the_clock_goes_on_as_it_went(bounded: Bounded, found: Any) -> None:
         "8 of 20 s are spent, and 9 questions of react take about 13.5"
     )
     assert ledger.affords(config("direct"), 24) is None
-    assert ledger.questions_left() == pytest.approx(12.0)
+    assert ledger.left() == pytest.approx(0.6)
+    assert ledger.allows([(steps(2), 4), (config("direct"), 12)])
+    assert not ledger.allows([(steps(2), 4), (config("direct"), 13)])
 
 
 def test_extra_questions_are_part_of_what_a_question_takes(bounded: Bounded, found: Any) -> None:

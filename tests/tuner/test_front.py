@@ -201,6 +201,28 @@ def test_a_point_adds_to_the_hypervolume_only_where_none_dominates_it(values, da
 # Groups
 
 
+def test_what_adds_most_to_the_hypervolume_comes_first_and_what_adds_nothing_not_at_all():
+    # A point that holds most, one that holds a corner, one dominated, a twin of the first, one best in one thing only.
+    values = np.array([[0.2, 0.2], [0.0, 0.9], [0.5, 0.5], [0.2, 0.2], [1.0, 0.0]])
+    order = front.adding_most(np.stack([values] * 3), least=0.005)
+    assert set(order) == {0, 1, 4}
+    assert order[0] == 0
+    # In draws: what is good in half of them adds half as much.
+    sometimes = np.array(
+        [[[0.3, 0.3], [0.0, 0.5], [0.5, 0.0]], [[1.0, 1.0], [0.0, 0.5], [0.5, 0.0]]]
+    )
+    assert set(front.adding_most(sometimes, least=0.005)) == {0, 1, 2}
+    assert front.adding_most(sometimes, least=0.4)[0] in (1, 2)
+    assert len(front.adding_most(sometimes, least=0.9)) == 1
+
+
+@given(tables(columns=(3, 3)))
+def test_points_that_add_most_are_of_those_that_none_dominates_and_no_twins(values):
+    order = front.adding_most(values[None], least=0.0)
+    assert front.non_dominated(values)[order].all() or np.ptp(values, axis=0).min() == 0
+    assert len(np.unique(values[order], axis=0)) == len(order)
+
+
 def test_points_are_told_apart_by_an_objective_in_which_one_is_nearly_always_better():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(400, 3, 2))

@@ -214,7 +214,7 @@ def test_points_share_a_letter_where_nothing_tells_them_apart(read, found):
 
 
 def test_only_the_likeliest_are_near_the_front(read, found, monkeypatch):
-    monkeypatch.setattr("tuner.results.MOST_NEAR", 2)
+    monkeypatch.setattr("tuner.front.MOST_NEAR", 2)
     best = found("direct", {}, search=[(1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 1, 1)])
     wrong = [
         [(1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 1, 2)],

@@ -25,6 +25,9 @@ from scipy.linalg import cho_solve
 from scipy.linalg import solve_triangular
 
 from tuner.condition import Condition
+from tuner.front import MOST_NEAR
+from tuner.front import NEAR
+from tuner.front import adding_most
 from tuner.front import non_dominated
 from tuner.objectives import Objective
 
@@ -44,7 +47,10 @@ SHOWN_AFTER = 6
 """Questions that a config must have had before it is shown on a front."""
 
 FIRST_CONFIGS = 8
-"""Configs drawn at random before the model is asked."""
+"""Configs drawn at random before the model is asked, of those that differ in their budget the largest."""
+
+STRETCH = 3.0
+"""A larger budget is run in a config's place if a question takes so many times as long at most: it tells of both."""
 
 FEATURES = 70
 """At most so many directions of single knobs, and so many of pairs; what others add is left to a config's deviation."""
@@ -63,6 +69,12 @@ DRAWS_TRIED = 4
 
 CHEAP = 0.5
 """A config of the draw's front is picked by its seconds per question to the power of minus this."""
+
+DRAWS = 32
+"""Draws by which configs are judged that may be on the front."""
+
+ADDS = 0.005
+"""Share of the hypervolume that a config has to add to be worth all its questions."""
 
 _SCALES = [
     (main, pair, own)
@@ -115,11 +127,20 @@ class Pool:
         """
         self._objectives = tuple(objectives)
         self._optimised = len(objectives) if optimised is None else optimised
+        self._signs = np.array(
+            [
+                -1.0 if each.direction == "maximize" else 1.0
+                for each in objectives[: self._optimised]
+            ]
+        )
         self._cost = cost
         self._bounds = dict(bounds or {})
         self._questions = questions
         self._seed = seed
         self._covered_by = covered_by or [()] * len(candidates)
+        self._is_covered = np.array(
+            [len(larger) > 0 for larger in self._covered_by], dtype=np.bool_
+        )
         basis, group = encode(candidates)
         self._surfaces = [_Surface(basis, group, each, questions) for each in objectives]
         self._answered = np.zeros((len(candidates), questions), dtype=np.bool_)
@@ -172,17 +193,20 @@ class Pool:
         if not open_.any():
             return None
         if given.any(axis=1).sum() < FIRST_CONFIGS:
-            untried = np.flatnonzero(open_ & ~given.any(axis=1))
-            if len(untried):
-                return self._block(int(rng.choice(untried)), given)
+            untried = open_ & ~given.any(axis=1)
+            if untried.any():
+                largest = untried & ~self._is_covered
+                first = largest if largest.any() else untried
+                return self._block(int(rng.choice(np.flatnonzero(first))), given)
         self._refresh()
         for _ in range(DRAWS_TRIED):
             values = np.stack([surface.draw(rng) for surface in self._surfaces], axis=1)
             front = self._front(values)
             front = front[open_[front]]
             if len(front):
-                return self._block(self._pick(front, values, rng), given)
-        lacking = [config for config in self.shown() if open_[config]]
+                picked = self._stretched(self._pick(front, values, rng), values, open_)
+                return self._block(picked, given)
+        lacking = [config for config in self.front() if open_[config]]
         return self._block(lacking[0], given) if lacking else None
 
     def estimates(self) -> Floats:
@@ -191,15 +215,57 @@ class Pool:
         columns = [surface.natural(surface.mean()) for surface in self._surfaces]
         return np.stack(columns, axis=1)
 
-    def shown(self, least: int = SHOWN_AFTER) -> Ints:
+    def front(self, least: int = SHOWN_AFTER) -> Ints:
         """The candidates with `least` answers or more that no other of them is expected to dominate."""
-        least = min(least, self._questions)
-        known = np.flatnonzero((self._answered.sum(axis=1) >= least) & ~self._excluded)
+        known = self._known(least)
         if not len(known):
             return known
         self._refresh()
         values = np.stack([surface.mean() for surface in self._surfaces], axis=1)
         return known[self._front(values[known])]
+
+    def near(self, least: int = SHOWN_AFTER) -> Ints:
+        """Candidates that others are expected to dominate, perhaps wrongly; the likeliest members of the front first."""
+        known = self._known(least)
+        if not len(known):
+            return known
+        draws = self._draws(known)
+        shares = np.zeros(len(known))
+        for draw in draws:
+            shares[self._front(draw)] += 1 / len(draws)
+        others = np.flatnonzero((shares >= NEAR) & ~np.isin(known, self.front(least)))
+        return known[others[np.argsort(-shares[others], kind="stable")][:MOST_NEAR]]
+
+    def best(self, least: int = SHOWN_AFTER) -> Ints:
+        """The candidates that together are expected to hold nearly all of the front's hypervolume, what adds most first."""
+        known = self._known(least)
+        if not len(known):
+            return known
+        draws = self._draws(known)
+        means = np.stack([surface.mean()[known] for surface in self._surfaces], axis=1)
+        within = np.flatnonzero(self._excess(means) <= 0)
+        if not len(within):
+            return self.front(least)
+        columns = [
+            self._signs[k] * self._surfaces[k].natural(draws[:, within, k])
+            for k in range(self._optimised)
+        ]
+        return known[within[adding_most(np.stack(columns, axis=2), ADDS)]]
+
+    def _known(self, least: int) -> Ints:
+        least = min(least, self._questions)
+        return np.flatnonzero((self._answered.sum(axis=1) >= least) & ~self._excluded)
+
+    def _draws(self, configs: Ints) -> Floats:
+        """(draws, configs, objectives) on the surfaces' scales; the same for the same observations."""
+        self._refresh()
+        rng = np.random.default_rng([self._seed, int(self._answered.sum())])
+        return np.stack(
+            [
+                np.stack([surface.draw(rng, configs) for surface in self._surfaces], axis=1)
+                for _ in range(DRAWS)
+            ]
+        )
 
     def _first_questions(self) -> Ints:
         """Where in the order each config begins: families together, so that their runs cover the same questions.
@@ -237,8 +303,7 @@ class Pool:
         allowed = np.flatnonzero(excess <= 0)
         if not len(allowed):
             return np.array([int(np.argmin(excess))])
-        signs = [-1.0 if each.direction == "maximize" else 1.0 for each in self._objectives]
-        oriented = values[allowed, : self._optimised] * np.array(signs[: self._optimised])
+        oriented = values[allowed, : self._optimised] * self._signs
         return allowed[_fast_non_dominated(oriented)]
 
     def _excess(self, values: Floats) -> Floats:
@@ -256,6 +321,23 @@ class Pool:
         weights = np.exp(-CHEAP * (values[front, self._cost] - values[front, self._cost].min()))
         return int(rng.choice(front, p=weights / weights.sum()))
 
+    def _stretched(self, config: int, values: Floats, open_: npt.NDArray[np.bool_]) -> int:
+        """The config, or the largest budget that it is worth to be run with: its checkpoints tell of all smaller ones."""
+        if self._cost is None:
+            return config
+        dearest = values[config, self._cost] + np.log(STRETCH)
+        larger = (each for each in reversed(self._covered_by[config]) if open_[each])
+        return next((each for each in larger if values[each, self._cost] <= dearest), config)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The model under given scales: its coefficients' mean, a root of their precision, the variance of own deviations."""
+
+    root: Floats
+    mean: Floats
+    own: float
+
 
 class _Surface:
     """One objective over the candidates: level + knobs + pairs of knobs + each config's own deviation.
@@ -269,8 +351,11 @@ class _Surface:
         self._objective = objective
         self._is_share = objective.unit == "share"
         self._questions = questions
-        self._scales = (1.0, 0.2, 0.05)
-        self._place: dict[int, int] = {}
+        self._chances = np.full(len(_SCALES), 1 / len(_SCALES))
+        """Of each of _SCALES, how likely it is."""
+        self._fits: dict[int, _Fit] = {}
+        self._place = np.full(len(basis), -1)
+        """Of a candidate, where it stands in what follows; -1 where nothing was observed of it."""
         self._configs: list[int] = []
         self._n: list[int] = []
         self._centre: list[float] = []
@@ -288,8 +373,9 @@ class _Surface:
             whole = max(float(self._objective.summary(amounts)), np.finfo(float).tiny)
             entry = (len(amounts), float(logs.mean()), float(np.log(whole)), logs - logs.mean())
         columns = (self._n, self._centre, self._whole, self._residuals)
-        place = self._place.setdefault(config, len(self._configs))
-        if place == len(self._configs):
+        place = self._place[config]
+        if place < 0:
+            self._place[config] = len(self._configs)
             self._configs.append(config)
             for column, value in zip(columns, entry, strict=True):
                 column.append(value)  # type: ignore[attr-defined]
@@ -306,33 +392,47 @@ class _Surface:
         self._level = float(np.average(values, weights=weights))
         self._values = values - self._level
         if rng is not None:
-            self._fit_scales(rng)
-        main, pair, own = self._scales
-        self._own = own * self._spread
-        prior = self._spread * np.array([_LEVEL, main, pair])[self._group]
-        rows = self._basis[self._at]
-        weights = 1.0 / (self._own + self._noise)
-        precision = (rows * weights[:, None]).T @ rows
-        precision[np.diag_indices_from(precision)] += 1.0 / prior
-        self._root = np.linalg.cholesky(precision)
-        self._mean = cho_solve((self._root, True), rows.T @ (weights * self._values))
+            self._weigh_scales(rng)
+        self._fits = {}
 
-    def draw(self, rng: np.random.Generator) -> Floats:
-        """One draw for every candidate, own deviations included, on the model's scale."""
-        noise = rng.standard_normal(len(self._mean))
-        coefficients = self._mean + solve_triangular(self._root, noise, lower=True, trans="T")
-        drawn = np.asarray(self._basis @ coefficients)
-        own = rng.standard_normal(len(drawn)) * np.sqrt(self._own)
-        trust = self._own / (self._own + self._noise)
-        own[self._at] = trust * (self._values - drawn[self._at]) + own[self._at] * np.sqrt(
-            1 - trust
-        )
+    def _fit(self, scales: int) -> "_Fit":
+        """The model under one of _SCALES, kept until more is observed."""
+        if scales not in self._fits:
+            main, pair, own = _SCALES[scales]
+            prior = self._spread * np.array([_LEVEL, main, pair])[self._group]
+            rows = self._basis[self._at]
+            weights = 1.0 / (own * self._spread + self._noise)
+            precision = (rows * weights[:, None]).T @ rows
+            precision[np.diag_indices_from(precision)] += 1.0 / prior
+            root = np.linalg.cholesky(precision)
+            mean = cho_solve((root, True), rows.T @ (weights * self._values))
+            self._fits[scales] = _Fit(root, mean, own * self._spread)
+        return self._fits[scales]
+
+    def draw(self, rng: np.random.Generator, configs: Ints | None = None) -> Floats:
+        """One draw for these candidates, or for all, own deviations included, on the model's scale.
+
+        The scales are drawn too: what was seen first may well show nothing of what knobs do together.
+        """
+        fit = self._fit(int(rng.choice(len(_SCALES), p=self._chances)))
+        noise = rng.standard_normal(len(fit.mean))
+        coefficients = fit.mean + solve_triangular(fit.root, noise, lower=True, trans="T")
+        basis, place = self._basis, self._place
+        if configs is not None:
+            basis, place = basis[configs], place[configs]
+        drawn = np.asarray(basis @ coefficients)
+        own = rng.standard_normal(len(drawn)) * np.sqrt(fit.own)
+        seen = np.flatnonzero(place >= 0)
+        at = place[seen]
+        trust = fit.own / (fit.own + self._noise[at])
+        own[seen] = trust * (self._values[at] - drawn[seen]) + own[seen] * np.sqrt(1 - trust)
         return np.asarray(drawn + own + self._level)
 
     def mean(self) -> Floats:
-        """The expectation of every candidate, on the model's scale."""
-        expected = np.asarray(self._basis @ self._mean)
-        trust = self._own / (self._own + self._noise)
+        """The expectation of every candidate under the likeliest scales, on the model's scale."""
+        fit = self._fit(int(self._chances.argmax()))
+        expected = np.asarray(self._basis @ fit.mean)
+        trust = fit.own / (fit.own + self._noise)
         expected[self._at] += trust * (self._values - expected[self._at])
         return np.asarray(expected + self._level)
 
@@ -368,8 +468,8 @@ class _Surface:
         values = (1 - whole) * (np.array(self._centre) + shift) + whole * np.array(self._whole)
         return values, variance / n
 
-    def _fit_scales(self, rng: np.random.Generator) -> None:
-        """The scales under which what was seen is likeliest."""
+    def _weigh_scales(self, rng: np.random.Generator) -> None:
+        """How likely each of the scales is by what was seen."""
         count = len(self._at)
         some = rng.choice(count, min(count, FITTED_ON), replace=False)
         rows, values, noise = self._basis[self._at[some]], self._values[some], self._noise[some]
@@ -384,7 +484,9 @@ class _Surface:
             scaled = solve_triangular(root, values, lower=True)
             return float(-0.5 * scaled @ scaled - np.log(np.diag(root)).sum())
 
-        self._scales = max(_SCALES, key=likelihood)
+        found = np.array([likelihood(scales) for scales in _SCALES])
+        chances = np.exp(found - found.max())
+        self._chances = chances / chances.sum()
 
 
 def encode(candidates: Sequence[Flat]) -> tuple[Floats, Ints]:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.condition import Condition
+from tuner.front import MOST_NEAR
 from tuner.front import hypervolume
 from tuner.front import non_dominated
 from tuner.objectives import OBJECTIVES
@@ -132,18 +133,38 @@ def test_the_front_is_found_with_half_of_the_questions(seed: int) -> None:
     scaled = (values - values.min(axis=0)) / np.ptp(values, axis=0)
     worst = np.ones(3)
     whole = hypervolume(scaled[non_dominated(scaled)], worst)
-    shown = sampler.shown()
+    shown = sampler.front()
     assert hypervolume(scaled[shown], worst) / whole > 0.94
 
 
 def test_only_what_has_answered_enough_is_shown() -> None:
     sampler = pool()
-    assert len(sampler.shown()) == 0
+    assert len(sampler.front()) == 0
     amounts = answers(4)
     asked = play(sampler, amounts, 40)
     answered = np.bincount([config for config, _ in asked], minlength=len(FLATS))
-    assert len(sampler.shown())
-    assert (answered[sampler.shown()] >= SHOWN_AFTER).all()
+    assert len(sampler.front())
+    assert (answered[sampler.front()] >= SHOWN_AFTER).all()
+
+
+def test_what_is_near_the_front_is_not_on_it_and_what_holds_it_is_seen() -> None:
+    sampler = pool()
+    assert len(sampler.near()) == len(sampler.best()) == 0
+    amounts = answers(4)
+    play(sampler, amounts, 40)
+    front, near, best = sampler.front(), sampler.near(), sampler.best()
+    assert not np.isin(near, front).any()
+    assert 0 < len(near) <= MOST_NEAR
+    assert (sampler.best() == best).all()
+    # Far fewer hold nearly as much as all that may be on the front, and what adds most comes first.
+    values = TRUTH * np.array([-1.0, 1.0, 1.0])
+    scaled = (values - values.min(axis=0)) / np.ptp(values, axis=0)
+    worst = np.full(3, 1.5)
+    both = hypervolume(scaled[np.concatenate([front, near])], worst)
+    assert len(best) < len(front) + len(near)
+    assert hypervolume(scaled[best], worst) > 0.97 * both
+    halves = [hypervolume(scaled[half], worst) for half in (best[:3], best[-3:])]
+    assert halves[0] > halves[1]
 
 
 def test_estimates_are_nearer_to_the_truth_than_means() -> None:
@@ -167,7 +188,7 @@ def test_constraints_steer() -> None:
         for each in (free, bound)
     ]
     assert share[1] > share[0] + 0.2
-    assert is_allowed[bound.shown()].all()
+    assert is_allowed[bound.front()].all()
 
 
 def test_a_bound_that_nothing_keeps_is_approached() -> None:
@@ -184,6 +205,20 @@ def test_families_begin_at_the_same_question() -> None:
         for other in others:
             assert sampler.begin(place).questions == sampler.begin(other).questions
     assert len({sampler.begin(place).questions[0] for place in range(len(FLATS))}) > 5
+
+
+def test_a_run_is_given_the_largest_budget_that_is_not_much_dearer() -> None:
+    larger = [[] if place < 7 else _larger(place) for place in range(len(FLATS))]
+    amounts = answers(8)
+    sampler = pool(covered_by=larger)
+    first = [config for config, _ in play(sampler, amounts, FIRST_CONFIGS)]
+    assert all(not larger[config] for config in first)
+    # Steps cost as many times as much here: eight times is too dear, twice is not, whatever the model says of it.
+    both = []
+    for each in (pool(covered_by=larger), pool()):
+        steps = [FLATS[config].get("dear.steps", 8) for config, _ in play(each, amounts, 60)]
+        both.append(np.mean(np.array(steps) == 1))
+    assert both[0] < both[1] / 2
 
 
 def _larger(place: int) -> list[int]:
