@@ -92,6 +92,10 @@ class Blocks:
         """Whether a config has answered every question."""
         return bool(self._answered(self._place(config)).all())
 
+    def left(self, config: AgentConfig) -> int:
+        """How many questions a config has not answered."""
+        return int((~self._answered(self._place(config))).sum())
+
     def untried(self, configs: Sequence[AgentConfig]) -> tuple[AgentConfig, list[Example]] | None:
         """The first of these that has answered nothing, with the questions that it begins with; None where all have."""
         for config in configs:

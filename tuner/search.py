@@ -340,12 +340,16 @@ class Search:
             if given is None:
                 reason = "no config is left that may be on the front"
                 break
-            refusal = self._ledger.affords(given[0], len(given[1]))
-            if refusal is not None:
+            config, questions = given
+            if self._ledger.affords(config, blocks.left(config)) is not None:
+                # It could not be completed any more: what the front lacks comes before it.
                 given = self._affordable(blocks.lacking())
                 if given is None:
-                    reason = refusal
-                    break
+                    refusal = self._ledger.affords(config, len(questions))
+                    if refusal is not None:
+                        reason = refusal
+                        break
+                    given = config, questions
             await self._give(blocks, open_, *given)
         self._settle(open_, reason)
         return reason

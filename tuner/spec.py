@@ -70,7 +70,7 @@ class _Data(BaseModel):
 class Sampler(_Data):
     """What decides which config is tried next, and its seed."""
 
-    name: str = "tpe"
+    name: str = "pooled"
     seed: int = Field(default=0, ge=0)
 
     @field_validator("name")

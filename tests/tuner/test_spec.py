@@ -51,7 +51,7 @@ def test_a_study_is_loaded_with_all_that_it_points_to(load, tmp_path):
     assert study.task_options.examples == 4
     assert study.storage_url == f"sqlite:///{tmp_path}/tuner.db"
     assert study.measured() == ("accuracy", "latency_p50_s", "latency_p95_s")
-    assert study.spec.sampler.name == "tpe"
+    assert study.spec.sampler.name == "pooled"
     assert [len(study.load_task().examples(split)) for split in ("search", "holdout")] == [4, 4]
 
 

@@ -47,7 +47,7 @@ SHOWN_AFTER = 6
 """Questions that a config must have had before it is shown on a front."""
 
 FIRST_CONFIGS = 8
-"""Configs drawn at random before the model is asked, of those that differ in their budget the largest."""
+"""Configs drawn at random before the model is asked: of all workflows as many, of those that differ in their budget the largest."""
 
 STRETCH = 3.0
 """A larger budget is run in a config's place if a question takes so many times as long at most: it tells of both."""
@@ -141,6 +141,8 @@ class Pool:
         self._is_covered = np.array(
             [len(larger) > 0 for larger in self._covered_by], dtype=np.bool_
         )
+        workflows = [str(flat.get("workflow")) for flat in candidates]
+        self._workflow = np.unique(workflows, return_inverse=True)[1]
         basis, group = encode(candidates)
         self._surfaces = [_Surface(basis, group, each, questions) for each in objectives]
         self._answered = np.zeros((len(candidates), questions), dtype=np.bool_)
@@ -192,12 +194,10 @@ class Pool:
             open_ &= among
         if not open_.any():
             return None
-        if given.any(axis=1).sum() < FIRST_CONFIGS:
-            untried = open_ & ~given.any(axis=1)
-            if untried.any():
-                largest = untried & ~self._is_covered
-                first = largest if largest.any() else untried
-                return self._block(int(rng.choice(np.flatnonzero(first))), given)
+        tried = np.asarray(given.any(axis=1))
+        # Smaller budgets have answers without being run.
+        if (tried & ~self._is_covered).sum() < FIRST_CONFIGS and (open_ & ~tried).any():
+            return self._block(self._first_config(open_ & ~tried, tried, rng), given)
         self._refresh()
         for _ in range(DRAWS_TRIED):
             values = np.stack([surface.draw(rng) for surface in self._surfaces], axis=1)
@@ -279,6 +279,17 @@ class Pool:
             if larger:
                 first[config] = first[max(larger)]
         return first
+
+    def _first_config(
+        self, untried: npt.NDArray[np.bool_], tried: npt.NDArray[np.bool_], rng: np.random.Generator
+    ) -> int:
+        """One of a workflow that was tried least: workflows with many knobs have most of the candidates."""
+        largest = untried & ~self._is_covered
+        left = np.flatnonzero(largest if largest.any() else untried)
+        counts = np.bincount(self._workflow[tried & ~self._is_covered], minlength=len(tried))
+        least = left[counts[self._workflow[left]] == counts[self._workflow[left]].min()]
+        workflow = rng.choice(np.unique(self._workflow[least]))
+        return int(rng.choice(least[self._workflow[least] == workflow]))
 
     def _block(self, config: int, given: npt.NDArray[np.bool_]) -> Block:
         order = (np.arange(self._questions) + self._first[config]) % self._questions
