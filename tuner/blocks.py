@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.condition import Condition
+from tuner.events import Expected
 from tuner.samplers.pooled import Pool
 from tuner.seen import COST
 from tuner.seen import Seen
@@ -116,6 +117,24 @@ class Blocks:
     def front(self) -> list[AgentConfig]:
         """The configs that the sampler has on its front."""
         return [self._config(int(place)) for place in self._pool.front()]
+
+    def expected(self) -> tuple[Expected, ...]:
+        """That front with what is known of it; best in the first objective first."""
+        places = self._pool.front()
+        if not len(places):
+            return ()
+        objectives = self._seen.objectives[: len(self._study.spec.objectives)]
+        values = self._pool.estimates()[places, : len(objectives)]
+        sign = -1.0 if objectives[0].direction == "maximize" else 1.0
+        names = [each.name for each in objectives]
+        return tuple(
+            Expected(
+                config=self._config(int(places[row])),
+                answered=int(self._answered(int(places[row])).sum()),
+                values=dict(zip(names, values[row].tolist(), strict=True)),
+            )
+            for row in np.argsort(sign * values[:, 0], kind="stable")
+        )
 
     def _answered(self, place: int) -> npt.NDArray[np.bool_]:
         if place not in self._trial_ids:

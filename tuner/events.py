@@ -45,6 +45,26 @@ class TrialEnded:
     values: Mapping[str, float] | None
     replay_of: int | None
     failure: str | None
+    stopped: str | None = None
+    """Why its values are those of some questions only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a config is expected to come to over all questions, by its own answers and those of others."""
+
+    config: AgentConfig
+    answered: int
+    """Of its questions."""
+    values: Mapping[str, float]
+    """By objective."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrontExpected:
+    """The pooled sampler has learned of another block: the front as it expects it now."""
+
+    configs: tuple[Expected, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +74,5 @@ class StudyEnded:
     reason: str
 
 
-Event = Talk | PassStarted | ExampleFinished | TrialEnded | StudyEnded
+Event = Talk | PassStarted | ExampleFinished | TrialEnded | FrontExpected | StudyEnded
 Report = Callable[[Event], None]

@@ -13,6 +13,7 @@ from tuner.budget import Ledger
 from tuner.derive import smaller
 from tuner.errors import VariantError
 from tuner.evaluate import never_enough
+from tuner.events import FrontExpected
 from tuner.events import StudyEnded
 from tuner.events import Talk
 from tuner.proposals import Proposals
@@ -433,6 +434,8 @@ class Search:
             return
         for each, wanted in changed:
             blocks.learn(wanted, each.trial_id)
+        self._trials.report(FrontExpected(blocks.expected()))
+        for each, wanted in changed:
             if blocks.is_complete(wanted):
                 with self._trials.told(each):
                     runs = self._store.runs(each.trial_id, "search")

@@ -282,7 +282,7 @@ class Trials:
         self.optuna.tell(trial, [values[name] for name in self.study.spec.objectives])
         asked.is_told = True
         self._failures = 0
-        self.report(TrialEnded(asked.number, config, values, replay_of, None))
+        self.report(TrialEnded(asked.number, config, values, replay_of, None, stopped))
 
     def fail(self, asked: Asked, reason: str) -> None:
         """Tell that a trial failed, and why."""

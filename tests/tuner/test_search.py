@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import optuna
 import pytest
 
 from tuner.events import ExampleFinished
+from tuner.events import FrontExpected
 from tuner.events import Talk
 from tuner.records import TrialRecord
 from tuner.results import Front
@@ -43,6 +47,11 @@ def answers(study: LoadedStudy) -> dict[int, list[tuple[str, bool]]]:
     return found
 
 
+def paid_blocks(answers: dict[int, list[tuple[str, bool]]]) -> int:
+    """How many blocks of six were asked at least."""
+    return sum(costs for runs in answers.values() for _, costs in runs) // 6
+
+
 def told_study(study: LoadedStudy) -> optuna.Study:
     """The study as Optuna and its dashboard see it, held in memory."""
     storage = open_optuna_storage(study.storage_url)
@@ -57,8 +66,16 @@ def test_the_pooled_sampler_spends_the_questions_of_its_trials_and_tells_every_o
     make_study: MakeStudy,
 ) -> None:
     study = make_study(trials=5, replace=POOLED)
-    run_study(study)
+    heard: list[FrontExpected] = []
+    run_study(study, report=lambda event: heard.append(event) if isinstance(event, FrontExpected) else None)  # fmt: skip
     kept, asked = trials(study), answers(study)
+    # After each block it says what front it expects, the best first, each with answers of its own.
+    assert len(heard) >= paid_blocks(asked)
+    for each in heard[-1].configs:
+        assert list(each.values) == list(study.spec.objectives)
+        assert 6 <= each.answered <= 10
+    accuracies = [each.values["accuracy"] for each in heard[-1].configs]
+    assert accuracies == sorted(accuracies, reverse=True)
     paid = sum(costs for runs in asked.values() for _, costs in runs)
     assert 50 <= paid < 56
     assert {trial.state for trial in kept} == {"complete"}
@@ -94,6 +111,10 @@ def test_a_pooled_study_that_was_interrupted_goes_on_and_asks_nothing_twice(
         with pytest.raises(KeyboardInterrupt):
             run_study(study, report=interrupt)
     assert "running" in {trial.state for trial in trials(study)}
+    # In the middle of it the front is what the sampler expects.
+    command = [str(Path(sys.executable).parent / "tuner"), "front", str(study.path)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "Expected front, by all answers so far" in shown
     run_study(study, report=interrupt)
     assert {trial.state for trial in trials(study)} == {"complete"}
     paid = [pair for runs in answers(study).values() for pair in runs if pair[1]]

@@ -10,6 +10,7 @@ from tuner.cli.arguments import StudyPath
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tuner.events import Expected
     from tuner.records import TrialRecord
     from tuner.results import Point
     from tuner.spec import LoadedStudy
@@ -41,6 +42,9 @@ def print_front(study: "LoadedStudy", store: "Store") -> None:
         print_points(study, f"Front on {found.search[0].n} search questions", found.search)
     else:
         print("No trial is complete and within the constraints yet.")
+    expected = _expected(study, store, found.trials)
+    if expected:
+        _print_expected(study, expected)
     if found.near:
         title = "Near the front: others are better there, perhaps by chance"
         print_points(study, title, found.near)
@@ -54,6 +58,42 @@ def print_front(study: "LoadedStudy", store: "Store") -> None:
     if any(point.group for point in (*found.candidates, *found.confirmed)):
         print("Configs that are alike have a letter in common: nothing measured tells them apart.")
     print(_counts(_trials(found.trials)))
+
+
+def _expected(
+    study: "LoadedStudy", store: "Store", trials: "Sequence[TrialRecord]"
+) -> "tuple[Expected, ...]":
+    """The front that the pooled sampler expects; nothing where all of it is complete, as then it is the front shown."""
+    from tuner.samplers import POOLED
+
+    if study.spec.sampler.name != POOLED or not any(trial.config for trial in trials):
+        return ()
+    from tuner.blocks import Blocks
+    from tuner.seen import COST
+    from tuner.seen import Seen
+
+    task = study.load_task()
+    seen = Seen(store, task, list(dict.fromkeys([*study.measured(), COST])))
+    found = Blocks(study, task, store, seen).expected()
+    return found if any(each.answered < len(task.search) for each in found) else ()
+
+
+def _print_expected(study: "LoadedStudy", expected: "Sequence[Expected]") -> None:
+    from tuner.cli.output import print_table
+    from tuner.cli.output import quantity
+    from tuner.cli.output import summary
+
+    names = study.spec.objectives
+    rows = [
+        [
+            str(each.answered),
+            summary(study, each.config),
+            *(quantity(name, each.values[name]) for name in names),
+        ]
+        for each in expected
+    ]
+    title = "Expected front, by all answers so far: what was not asked everything is not confirmed"
+    print_table(title, ["answered", "config", *names], rows)
 
 
 def _counts(trials: dict[str, int]) -> str:
@@ -98,6 +138,14 @@ def _content(study: "LoadedStudy", store: "Store") -> dict[str, Any]:
         "points": [point_content(point) for point in (*found.search, *found.confirmed)],
         "near": [point_content(point) for point in found.near],
         "infeasible": [point_content(point) for point in found.infeasible],
+        "expected": [
+            {
+                "config": each.config.model_dump(),
+                "answered": each.answered,
+                "values": dict(each.values),
+            }
+            for each in _expected(study, store, found.trials)
+        ],
     }
 
 

@@ -67,6 +67,7 @@ class _Lines:
     _pass: Any = None
     _done: int = 0
     _right: float = 0.0
+    _in_blocks: bool = False
     _started_s: float = field(default_factory=time.perf_counter)
 
     def __call__(self, event: events.Event) -> None:
@@ -83,8 +84,16 @@ class _Lines:
                 if self._pass.split == "holdout" and self._done == self._pass.examples:
                     config = summary(self.study, self._pass.config)
                     self._say(f"holdout, trial {event.trial}: {config}: {self._done} questions")
+            case events.FrontExpected():
+                self._in_blocks = True
+                config = summary(self.study, self._pass.config)
+                self._say(
+                    f"trial {self._pass.trial}: {config}: {self._done} questions, {self._right:.0f} right"
+                )
             case events.TrialEnded():
-                self._say(_ended(self.study, event))
+                # In blocks, what was stopped has been told of by the block.
+                if event.stopped is None or not self._in_blocks:
+                    self._say(_ended(self.study, event))
             case events.StudyEnded(reason):
                 self._say(f"search ended: {reason}")
 
@@ -102,6 +111,7 @@ class _Screen:
         self._done = 0
         self._right = 0.0
         self._ended: list[Any] = []
+        self._expected: Sequence[events.Expected] = ()
         self._search_over = False
         self._store: Store | None = None
         self._ledger: Ledger | None = None
@@ -119,6 +129,8 @@ class _Screen:
             case events.ExampleFinished(run=run):
                 self._done += 1
                 self._right += run.score
+            case events.FrontExpected(configs):
+                self._expected = configs
             case events.TrialEnded():
                 self._ended.append(event)
                 self._look()
@@ -182,12 +194,23 @@ class _Screen:
         from rich.table import Table
         from rich.text import Text
 
+        names = self._study.spec.objectives
+        if self._expected:
+            title = "front so far, as all answers make it likely"
+            table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+            for column in ("answered", "config", *names):
+                table.add_column(column)
+            for each in self._expected[:12]:
+                figures = [quantity(name, each.values[name]) for name in names]
+                table.add_row(str(each.answered), summary(self._study, each.config), *figures)
+            return table
         known = [
-            event for event in self._ended if event.values is not None and event.replay_of is None
+            event
+            for event in self._ended
+            if event.values is not None and event.replay_of is None and event.stopped is None
         ]
         if not known:
             return Text("no trial is complete yet", style="dim")
-        names = self._study.spec.objectives
         values = np.array([[event.values[name] for name in names] for event in known])
         keep = non_dominated(oriented(values, [OBJECTIVES[name].direction for name in names]))
         table = Table(title="front so far", title_justify="left", box=box.SIMPLE_HEAD)
@@ -206,4 +229,5 @@ def _ended(study: "LoadedStudy", event: Any) -> str:
         return f"trial {event.trial} failed: {config}: {event.failure}"
     figures = ", ".join(f"{name} {quantity(name, value)}" for name, value in event.values.items())
     replay = f" (as trial {event.replay_of})" if event.replay_of is not None else ""
-    return f"trial {event.trial}{replay}: {config}: {figures}"
+    stopped = f" (stopped: {event.stopped})" if event.stopped is not None else ""
+    return f"trial {event.trial}{replay}: {config}: {figures}{stopped}"

@@ -68,6 +68,7 @@ def test_front_as_json_has_the_documented_keys(said, path):
         "points",
         "near",
         "infeasible",
+        "expected",
     ]
     assert (content["study"], content["task"]) == ("kept", "jsonl")
     assert content["objectives"] == [
