@@ -60,10 +60,10 @@ Places = npt.NDArray[np.int64]
 Trace = list[tuple[float, Places, Places | None]]
 """After each step: the agent-seconds spent, the configs on the front, and now and then the front and what is near it."""
 
-APART = 1.2
+APART = 1.4
 """The configs near the front are looked for whenever so many times as much has been spent."""
 
-RESAMPLES = 24
+RESAMPLES = 12
 """Of the questions, for a rival's memberships."""
 
 MARKS = (50, 100, 200, 400, 800, 1600, 3200)
@@ -276,9 +276,9 @@ def _gp(seed: int) -> optuna.samplers.BaseSampler:
 RIVALS: dict[str, tuple[Callable[[int], optuna.samplers.BaseSampler], int, bool]] = {
     "tpe": (_tpe, 300, False),
     "tpe, multivariate + group": (_tpe_grouped, 300, False),
-    "nsga2": (_nsga2, 600, False),
-    "random": (_random, 1500, False),
-    "syftr": (_nsga2, 600, True),
+    "nsga2": (_nsga2, 300, False),
+    "random": (_random, 600, False),
+    "syftr": (_nsga2, 300, True),
 }
 """Sampler, trials at most, whether it stops as syftr does."""
 
