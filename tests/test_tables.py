@@ -13,12 +13,13 @@ from tuner.spec import load_study
 from tuner.study import run_study
 from tuner.table import Table
 
-TABLES = Path(__file__).resolve().parents[1] / "benchmarks" / "tables"
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = ROOT / "benchmarks" / "tables"
 
 
 def test_the_table_has_every_answer_of_its_space() -> None:
     table = Table.read(TABLES / "quickstart.jsonl.gz")
-    space = load_space(TABLES / "quickstart.yaml")
+    space = load_space(ROOT / "search_spaces" / "quickstart.yaml")
     configs = list(space.configs(list(table.header.models)) or ())
     fields = table.fields(configs, ["score", "latency_s", "energy_j"])
     assert fields.shape == (space.size(list(table.header.models)), 60, 3)
@@ -27,8 +28,9 @@ def test_the_table_has_every_answer_of_its_space() -> None:
 
 
 def test_a_study_runs_on_it_and_says_so(tmp_path: Path) -> None:
-    shutil.copytree(TABLES, tmp_path / "tables")
-    path = tmp_path / "tables" / "study.yaml"
+    path = tmp_path / "benchmarks" / "tables" / "study.yaml"
+    shutil.copytree(TABLES, path.parent)
+    shutil.copytree(ROOT / "search_spaces", tmp_path / "search_spaces")
     path.write_text(path.read_text().replace("{trials: 20}", "{trials: 6}"))
     study = load_study(path)
     run_study(study)

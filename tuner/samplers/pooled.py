@@ -46,7 +46,7 @@ BLOCK = 6
 SHOWN_AFTER = 6
 """Questions that a config must have had before it is shown on a front."""
 
-FIRST_CONFIGS = 8
+FIRST_CONFIGS = 12
 """Configs drawn at random before the model is asked: of all workflows as many, of those that differ in their budget the largest."""
 
 STRETCH = 3.0

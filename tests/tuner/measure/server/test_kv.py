@@ -260,7 +260,7 @@ def test_average_and_maximum_agree_with_a_fine_grid(
     scale = 3.0 * sum(first + more + (block or 0) for _, _, first, more in rows)
     assert found[0] == pytest.approx(3.0 * held.mean(), abs=2e-3 * scale + 1e-9)
     assert found[1] >= 3.0 * held.max() - 1e-6 * scale
-    assert found[1] <= scale
+    assert found[1] <= scale * (1 + 1e-9)
 
 
 def test_analytic_figures_stand_in_only_where_the_server_does_not_tell() -> None:
