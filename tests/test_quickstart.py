@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, smollm2: Endpoint) -> Path:
     assert ran.returncode == 0, ran.stderr
     assert "Front on 4 search questions" in ran.stdout
     assert "on 3 holdout questions" in ran.stdout
-    assert "search ended: all questions of 5 trials" in ran.stderr
+    assert "search ended: all 5 trials are done" in ran.stderr
     return folder
 
 
