@@ -164,7 +164,7 @@ class Ledger:
         ]
 
     def left(self) -> float:
-        """The share of the search's budget that is left, of whichever limit leaves least; trials count for pooled questions."""
+        """The share of the search's budget that is left, by whichever limit leaves least; the number of trials is none of these."""
         return min((account.left() for account in self._of_search()), default=1.0)
 
     def allows(self, plan: Sequence[tuple[AgentConfig, int]]) -> bool:
@@ -307,10 +307,6 @@ class _Bill:
             return float(np.mean(own))
         known = self._of_workflow.get(config.workflow, self._all)
         return float(np.mean(known) + np.std(known)) if known else 0.0
-
-    def mean(self) -> float:
-        """What a question took, in the mean over trials; 0 before any run."""
-        return float(np.mean(self._all)) if self._all else 0.0
 
 
 @dataclass(frozen=True, slots=True)

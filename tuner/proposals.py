@@ -54,6 +54,8 @@ class Proposals:
     def interrupted(self, record: TrialRecord) -> optuna.Trial:
         """A trial that an earlier run has left open."""
         self._seed_sampler(record.number)
+        # Optuna's cache takes no knob of a trial that it has neither opened nor read.
+        self._optuna.get_trials(deepcopy=False)
         return optuna.Trial(self._optuna, record.trial_id)
 
     def open_batch(self, trial: optuna.Trial, *, left: int) -> None:

@@ -261,7 +261,7 @@ class Search:
             for child in smaller(self._study.space, self._study.models, config)
         }
         left: dict[str, Asked] = {}
-        for trial in trials if children else ():
+        for trial in trials:
             if trial.state != "running" or (trial.config and trial.derived_from is None):
                 continue
             asked = Asked(self._proposals.interrupted(trial), trial.trial_id)
@@ -341,26 +341,37 @@ class Search:
             if given is None:
                 reason = "no config is left that may be on the front"
                 break
-            config, questions = given
-            if self._ledger.affords(config, blocks.left(config)) is not None:
+            if self._refusal_of(given[0], blocks.left(given[0])) is not None:
                 # It could not be completed any more: what the front lacks comes before it.
-                given = self._affordable(blocks.lacking())
-                if given is None:
-                    refusal = self._ledger.affords(config, len(questions))
-                    if refusal is not None:
-                        reason = refusal
-                        break
-                    given = config, questions
+                given = self._affordable(blocks.lacking()) or given
+            refusal = self._ledger.affords(given[0], len(given[1]))
+            if refusal is not None:
+                reason = refusal
+                break
             await self._give(blocks, open_, *given)
         self._settle(open_, reason)
         return reason
 
     def _end_of_blocks(self) -> str | None:
         """Why the pooled search is over, None while it is not."""
-        questions = self._spec.budget.trials * len(self._trials.task.search)
-        if self._store.asked_count("search") >= questions:
-            return f"all questions of {self._spec.budget.trials} trials ({questions}) are asked"
+        if self._questions_left() <= 0:
+            trials = self._spec.budget.trials
+            return f"all questions of {trials} trials ({self._questions()}) are asked"
         return self._ledger.end_reason()
+
+    def _questions(self) -> int:
+        """How many the trials of the budget come to."""
+        return self._spec.budget.trials * len(self._trials.task.search)
+
+    def _questions_left(self) -> int:
+        return self._questions() - self._store.asked_count("search")
+
+    def _refusal_of(self, config: AgentConfig, questions: int) -> str | None:
+        """Why a config cannot answer so many more questions within the budget; None where it can."""
+        left = self._questions_left()
+        if questions > left:
+            return f"{left} of the questions of {self._spec.budget.trials} trials are left"
+        return self._ledger.affords(config, questions)
 
     def _next_block(self, blocks: Blocks) -> tuple[AgentConfig, Sequence[Example]] | None:
         """The config to be given questions next, and which.
@@ -381,9 +392,8 @@ class Search:
 
     def _finishing(self, blocks: Blocks) -> tuple[AgentConfig, Sequence[Example]] | None:
         """Questions that the front lacks, once it may take all that is left of the budget, FINISHING of it at most."""
-        limit = self._spec.budget.trials * len(self._trials.task.search)
-        left = limit - self._store.asked_count("search")
-        if min(left / limit, self._ledger.left()) > FINISHING:
+        left = self._questions_left()
+        if min(left / self._questions(), self._ledger.left()) > FINISHING:
             return None
         lacking = blocks.lacking()
         plan = [(config, len(questions)) for config, questions in lacking]
@@ -396,7 +406,7 @@ class Search:
     ) -> tuple[AgentConfig, Sequence[Example]] | None:
         """Questions that the front lacks, of the first config of which all fit into what is left of the budget."""
         for config, questions in lacking:
-            if self._ledger.affords(config, len(questions)) is None:
+            if self._refusal_of(config, len(questions)) is None:
                 return config, questions[:BLOCK]
         return None
 

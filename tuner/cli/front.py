@@ -33,8 +33,10 @@ def front(study: StudyPath, as_json: AsJson = False) -> None:
 
 def print_front(study: "LoadedStudy", store: "Store") -> None:
     """The front on the search questions, what is near it or not allowed, and what was confirmed on the holdout questions."""
+    from tuner.cli.output import expected_rows
     from tuner.cli.output import print_drops
     from tuner.cli.output import print_points
+    from tuner.cli.output import print_table
     from tuner.results import Front
 
     found = Front.read(study, store)
@@ -44,7 +46,10 @@ def print_front(study: "LoadedStudy", store: "Store") -> None:
         print("No trial is complete and within the constraints yet.")
     expected = _expected(study, store, found.trials)
     if expected:
-        _print_expected(study, expected)
+        title = (
+            "Expected front, by all answers so far: what was not asked everything is not confirmed"
+        )
+        print_table(title, *expected_rows(study, expected))
     if found.near:
         title = "Near the front: others are better there, perhaps by chance"
         print_points(study, title, found.near)
@@ -78,24 +83,6 @@ def _expected(
     return found if any(each.answered < len(task.search) for each in found) else ()
 
 
-def _print_expected(study: "LoadedStudy", expected: "Sequence[Expected]") -> None:
-    from tuner.cli.output import print_table
-    from tuner.cli.output import quantity
-    from tuner.cli.output import summary
-
-    names = study.spec.objectives
-    rows = [
-        [
-            str(each.answered),
-            summary(study, each.config),
-            *(quantity(name, each.values[name]) for name in names),
-        ]
-        for each in expected
-    ]
-    title = "Expected front, by all answers so far: what was not asked everything is not confirmed"
-    print_table(title, ["answered", "config", *names], rows)
-
-
 def _counts(trials: dict[str, int]) -> str:
     """The trials in a sentence."""
     among = {
@@ -105,16 +92,22 @@ def _counts(trials: dict[str, int]) -> str:
         "not within the constraints": trials["infeasible"],
     }
     parts = ", ".join(f"{count} {what}" for what, count in among.items() if count)
-    rest = ", ".join(f"{trials[state]} {state}" for state in ("failed", "running") if trials[state])
+    others = {"failed": "failed", "left_out": "left out", "running": "running"}
+    rest = ", ".join(f"{trials[state]} {what}" for state, what in others.items() if trials[state])
     complete = f"{trials['complete']} trials are complete{f' ({parts})' if parts else ''}"
     return f"{complete}{f', {rest}' if rest else ''}."
 
 
 def _trials(trials: "Sequence[TrialRecord]") -> dict[str, int]:
-    states = Counter(trial.state for trial in trials)
+    from tuner.results import LEFT_OUT
+
+    states = Counter("left_out" if t.failure == LEFT_OUT else t.state for t in trials)
     ended = [trial for trial in trials if trial.state == "complete" and trial.replay_of is None]
     return {
-        **{state: states[state] for state in ("complete", "pruned", "failed", "running")},
+        **{
+            state: states[state]
+            for state in ("complete", "pruned", "failed", "left_out", "running")
+        },
         "derived": sum(trial.derived_from is not None for trial in ended),
         "reused": sum(trial.reused_from is not None for trial in ended),
         "stopped": sum(trial.stopped is not None for trial in ended),

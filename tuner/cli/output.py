@@ -16,6 +16,7 @@ from tuner.objectives import OBJECTIVES
 from workflows.config import AgentConfig
 
 if TYPE_CHECKING:
+    from tuner.events import Expected
     from tuner.records import TrialRecord
     from tuner.results import Point
     from tuner.spec import LoadedStudy
@@ -199,6 +200,22 @@ def _side_by_side(cells: Iterable[str], sizes: Sequence[int]) -> str:
 
 def _beyond(point: "Point", name: str) -> str:
     return f"{name} {quantity(name, point.values[name])}, by {quantity(name, point.excess[name])}"
+
+
+def expected_rows(
+    study: "LoadedStudy", expected: Sequence["Expected"]
+) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of a table of what configs are expected to come to."""
+    names = study.spec.objectives
+    rows = [
+        [
+            str(each.answered),
+            summary(study, each.config),
+            *(quantity(name, each.values[name]) for name in names),
+        ]
+        for each in expected
+    ]
+    return ["answered", "config", *names], rows
 
 
 def print_drops(study: "LoadedStudy", points: Sequence["Point"]) -> None:

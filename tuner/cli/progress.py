@@ -18,6 +18,7 @@ import numpy as np
 from tuner import events
 from tuner.budget import Ledger
 from tuner.budget import Used
+from tuner.cli.output import expected_rows
 from tuner.cli.output import number
 from tuner.cli.output import quantity
 from tuner.cli.output import summary
@@ -25,6 +26,7 @@ from tuner.cli.output import talk
 from tuner.front import non_dominated
 from tuner.front import oriented
 from tuner.objectives import OBJECTIVES
+from tuner.results import LEFT_OUT
 from tuner.results import open_results
 
 if TYPE_CHECKING:
@@ -173,7 +175,7 @@ class _Screen:
             parts.append(ProgressBar(total=self._pass.examples, completed=self._done, width=60))
             parts.append(Text())
         parts.append(self._front())
-        failed = [event for event in self._ended if event.failure is not None]
+        failed = [event for event in self._ended if event.failure not in (None, LEFT_OUT)]
         if failed:
             parts.append(Text(f"{len(failed)} failed; the last: {failed[-1].failure}", style="red"))
         return Group(*parts)
@@ -194,15 +196,14 @@ class _Screen:
         from rich.table import Table
         from rich.text import Text
 
-        names = self._study.spec.objectives
         if self._expected:
             title = "front so far, as all answers make it likely"
             table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-            for column in ("answered", "config", *names):
+            columns, rows = expected_rows(self._study, self._expected[:12])
+            for column in columns:
                 table.add_column(column)
-            for each in self._expected[:12]:
-                figures = [quantity(name, each.values[name]) for name in names]
-                table.add_row(str(each.answered), summary(self._study, each.config), *figures)
+            for row in rows:
+                table.add_row(*row)
             return table
         known = [
             event
@@ -211,6 +212,7 @@ class _Screen:
         ]
         if not known:
             return Text("no trial is complete yet", style="dim")
+        names = self._study.spec.objectives
         values = np.array([[event.values[name] for name in names] for event in known])
         keep = non_dominated(oriented(values, [OBJECTIVES[name].direction for name in names]))
         table = Table(title="front so far", title_justify="left", box=box.SIMPLE_HEAD)
@@ -225,6 +227,8 @@ class _Screen:
 
 def _ended(study: "LoadedStudy", event: Any) -> str:
     config = summary(study, event.config) if event.config is not None else ""
+    if event.failure == LEFT_OUT:
+        return f"trial {event.trial} left out: {config}: {event.failure}"
     if event.failure is not None:
         return f"trial {event.trial} failed: {config}: {event.failure}"
     figures = ", ".join(f"{name} {quantity(name, value)}" for name, value in event.values.items())

@@ -196,8 +196,11 @@ class Pool:
             return None
         tried = np.asarray(given.any(axis=1))
         # Smaller budgets have answers without being run.
-        if (tried & ~self._is_covered).sum() < FIRST_CONFIGS and (open_ & ~tried).any():
-            return self._block(self._first_config(open_ & ~tried, tried, rng), given)
+        untried = open_ & ~tried
+        is_first = (tried & ~self._is_covered).sum() < FIRST_CONFIGS
+        # Where the largest of all families have been tried the model has enough to go by.
+        if is_first and ((untried & ~self._is_covered).any() or not tried.any()):
+            return self._block(self._first_config(untried, tried, rng), given)
         self._refresh()
         for _ in range(DRAWS_TRIED):
             values = np.stack([surface.draw(rng) for surface in self._surfaces], axis=1)

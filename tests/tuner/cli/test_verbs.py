@@ -80,6 +80,7 @@ def test_front_as_json_has_the_documented_keys(said, path):
         "complete": 4,
         "pruned": 0,
         "failed": 1,
+        "left_out": 0,
         "running": 0,
         "derived": 0,
         "reused": 0,
