@@ -158,6 +158,7 @@ def test_front_shows_trials_of_every_kind_as_such(tuner, said, everything):
         "complete": 6,
         "pruned": 0,
         "failed": 0,
+        "left_out": 0,
         "running": 0,
         "derived": 1,
         "reused": 1,
