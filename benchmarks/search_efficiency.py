@@ -14,17 +14,23 @@ Then whole studies are run on the recorded table, and their recommendations are 
 
 import argparse
 import json
+import os
 import platform
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+# Two processes on two cores: threads of linear algebra beside them would only be in the way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import numpy.typing as npt
@@ -273,14 +279,25 @@ def _gp(seed: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.GPSampler(seed=seed)
 
 
-RIVALS: dict[str, tuple[Callable[[int], optuna.samplers.BaseSampler], int, bool]] = {
-    "tpe": (_tpe, 300, False),
-    "tpe, multivariate + group": (_tpe_grouped, 300, False),
-    "nsga2": (_nsga2, 300, False),
-    "random": (_random, 600, False),
-    "syftr": (_nsga2, 300, True),
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """A sampler that is given whole trials."""
+
+    sampler: Callable[[int], optuna.samplers.BaseSampler]
+    trials: int
+    """At most."""
+    stops: bool = False
+    """Whether as syftr does it."""
+
+
+RIVALS = {
+    "tpe": Rival(_tpe, 300),
+    "tpe, multivariate + group": Rival(_tpe_grouped, 200),
+    "nsga2": Rival(_nsga2, 300),
+    "random": Rival(_random, 600),
+    "syftr": Rival(_nsga2, 300, stops=True),
+    "gp": Rival(_gp, 60),
 }
-"""Sampler, trials at most, whether it stops as syftr does."""
 
 
 # Worlds
@@ -318,7 +335,8 @@ def synthetic(seed: int) -> World:
 # Runs
 
 
-METHODS = ("pooled", *RIVALS)
+METHODS = ("pooled", *(name for name in RIVALS if name != "gp"))
+"""Those that are run unless others are asked for."""
 
 
 def measured(world: World, method: str, size: int, seed: int, horizon: float) -> dict[str, Any]:
@@ -327,17 +345,17 @@ def measured(world: World, method: str, size: int, seed: int, horizon: float) ->
     if method == "pooled":
         trace = pooled(world, seed, horizon)
     else:
-        sampler, trials, stops = RIVALS[method]
+        rival = RIVALS[method]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             trace = by_trials(
                 world,
                 seed,
                 horizon,
-                sampler=sampler,
+                sampler=rival.sampler,
                 size=size,
-                trials=min(trials, 5 * len(world.flats)),
-                stops=stops,
+                trials=min(rival.trials, 5 * len(world.flats)),
+                stops=rival.stops,
             )
     took_s = time.perf_counter() - began_s
     found: dict[str, Any] = {"method": method, "size": size, "seed": seed, "spent": trace[-1][0]}
@@ -357,16 +375,14 @@ def measured(world: World, method: str, size: int, seed: int, horizon: float) ->
     return {**found, "ms_per_step": 1000 * took_s / len(trace)}
 
 
-def one_seed(
-    kind: str, seed: int, methods: Sequence[str], sizes: Sequence[int]
-) -> list[dict[str, Any]]:
+def one_seed(kind: str, seed: int, methods: Sequence[str]) -> list[dict[str, Any]]:
     """Every method on one seed."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     world = recorded() if kind == "recorded" else synthetic(seed)
     everything = float(world.seconds.sum())
     found = []
     for method in methods:
-        for size in sizes if method != "pooled" else (QUESTIONS,):
+        for size in SIZES if method != "pooled" else (QUESTIONS,):
             if method == "syftr" and size <= 30:
                 continue
             horizon = HORIZON[method == "pooled"] * everything
@@ -458,7 +474,7 @@ def summary(rows: Sequence[dict[str, Any]], scale: str) -> dict[str, dict[str, f
     return table
 
 
-def ratio(table: dict[str, float | None], others: Sequence[str]) -> float | None:
+def ratio(table: Mapping[str, float | None], others: Iterable[str]) -> float | None:
     """Ours as a share of the best of others; None where none of them gets there, or ours does not."""
     known = [value for name in others if (value := table.get(name)) is not None]
     ours = table.get("pooled")
@@ -494,7 +510,7 @@ SCALES = ("linear", "logs", "linear, near", "logs, near")
 
 
 def main() -> None:
-    """Run everything, print a table, write the results."""
+    """Run what was asked for, print tables, write the results beside those of other worlds and methods."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="two seeds of the synthetic space, few methods"
@@ -503,48 +519,45 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--worlds", nargs="*", default=["recorded", "synthetic"])
-    parser.add_argument("--methods", nargs="*", default=list(METHODS))
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--methods", nargs="*", default=list(METHODS), help="gp takes half an hour and needs torch"
+    )
     options = parser.parse_args()
-    seeds, sizes = range(2 if options.quick else options.seeds), SIZES
+    seeds = range(2 if options.quick else options.seeds)
     worlds = ["synthetic"] if options.quick else options.worlds
     methods = ["pooled", "tpe", "random"] if options.quick else options.methods
     began_s = time.perf_counter()
     result: dict[str, Any] = {"worlds": {}}
-    others = [method for method in methods if method != "pooled"]
-    for kind in worlds:
-        with ProcessPoolExecutor(options.jobs) as processes:
-            run = partial(one_seed, kind, methods=methods, sizes=sizes)
-            rows = [row for found in processes.map(run, seeds) for row in found]
-        result["worlds"][kind] = {
-            "seeds": len(seeds),
-            **{scale: summary(rows, scale) for scale in SCALES},
-            "at": {method: shares_at(rows, method) for method in methods},
-            "shown": {
-                method: np.mean(
-                    [r["shown"] for r in rows if r["method"] == method], axis=0
-                ).tolist()
-                for method in methods
-            },
-            "ms_per_decision": median([r["ms_per_step"] for r in rows if r["method"] == "pooled"]),
-            "seconds": time.perf_counter() - began_s,
-        }
+    if not options.quick and RESULTS.exists():
+        before = json.loads(RESULTS.read_text())
+        result = {key: before[key] for key in ("worlds", "regret") if key in before}
+    with ProcessPoolExecutor(options.jobs) as processes:
+        for kind in worlds:
+            since_s = time.perf_counter()
+            found = list(processes.map(partial(one_seed, kind, methods=methods), seeds))
+            rows = [row for of_seed in found for row in of_seed]
+            world = result["worlds"].setdefault(kind, {})
+            add(world, rows, methods)
+            world["seeds"], world["seconds"] = len(seeds), time.perf_counter() - since_s
+        if not options.quick and "recorded" in worlds and "pooled" in methods:
+            found = list(processes.map(regret, seeds))
+            result["regret"] = {
+                key: {
+                    "median": float(np.median([each[key] for each in found])),
+                    "worst": max(each[key] for each in found),
+                }
+                for key in found[0]
+            }
     first = next(iter(result["worlds"].values()))
     for level, name in (("0.95", "95"), ("0.9", "90")):
         result[f"to_{name}"] = first["linear"][level]
-        result[f"ratio_best_{name}"] = ratio(first["linear"][level], others)
-        result[f"ratio_best_{name}_near"] = ratio(first["linear, near"][level], others)
-    result["ratio_random_95"] = ratio(first["linear"]["0.95"], ["random"])
-    if not options.quick and "recorded" in worlds:
-        with ProcessPoolExecutor(options.jobs) as processes:
-            found = list(processes.map(regret, seeds))
-        result["regret"] = {
-            key: {
-                "median": float(np.median([each[key] for each in found])),
-                "worst": max(each[key] for each in found),
-            }
-            for key in found[0]
-        }
+    for world in result["worlds"].values():
+        for level, name in (("0.95", "95"), ("0.9", "90")):
+            world[f"ratio_best_{name}"] = ratio(world["linear"][level], RIVALS)
+            world[f"ratio_best_{name}_near"] = ratio(world["linear, near"][level], RIVALS)
+        world["ratio_random_95"] = ratio(world["linear"]["0.95"], ["random"])
+    # Those of the recorded world are the result's own.
+    result |= {key: value for key, value in first.items() if key.startswith("ratio_")}
     # Measured by racing.py and intervals.py, which say how.
     racing, intervals = (json.loads((HERE / "results" / f"{n}.json").read_text()) for n in OTHERS)
     result["false_stop_rate"] = racing["false_stop_rate"]
@@ -555,17 +568,33 @@ def main() -> None:
     if options.json:
         print(json.dumps(result))
     else:
-        show(result, methods)
+        show(result)
     if not options.quick:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def add(world: dict[str, Any], rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> None:
+    """Put what these methods came to into a world's results, in place of what they had."""
+    for scale in SCALES:
+        for level, costs in summary(rows, scale).items():
+            world.setdefault(scale, {}).setdefault(level, {}).update(costs)
+    for method in methods:
+        of_method = [row for row in rows if row["method"] == method]
+        world.setdefault("at", {})[method] = shares_at(rows, method)
+        shown = np.mean([row["shown"] for row in of_method], axis=0)
+        world.setdefault("shown", {})[method] = shown.tolist()
+        world.setdefault("ms_per_step", {})[method] = median(
+            [row["ms_per_step"] for row in of_method]
+        )
 
 
 OTHERS = ("racing", "intervals")
 
 
-def show(result: dict[str, Any], methods: Sequence[str]) -> None:
+def show(result: dict[str, Any]) -> None:
     """Tables and a plot for a terminal."""
     for kind, found in result["worlds"].items():
+        methods = list(found["at"])
         for scale in SCALES:
             print(
                 f"\n{kind}, {found['seeds']} seeds, agent-seconds to a share of the hypervolume ({scale})"
@@ -579,8 +608,9 @@ def show(result: dict[str, Any], methods: Sequence[str]) -> None:
                 )
         print()
         plot(found, methods)
-        if found["ms_per_decision"] is not None:
-            print(f"  pooled: {found['ms_per_decision']:.0f} ms a decision")
+        ratios = [(key, value) for key, value in found.items() if key.startswith("ratio_")]
+        print("  " + ", ".join(f"{key} {value:.2f}" for key, value in ratios if value is not None))
+        print(f"  pooled: {found['ms_per_step']['pooled']:.0f} ms a block, its front read and all")
     for key, each in result.get("regret", {}).items():
         print(f"regret {key}: {each['median']:.3g} in the median, {each['worst']:.3g} at worst")
 

@@ -299,9 +299,11 @@ class LoadedStudy(BaseModel):
             name: model.model_dump(mode="json", exclude=set(PATIENCE))
             for name, model in spec.models.items()
         }
+        scoring = getattr(self.task_options, "score", None)
         return {
             "search space": self.space.fingerprint(),
             **({} if task is None else {"task": task.fingerprint()}),
+            **({} if scoring is None else {"scoring": str(scoring)}),
             "models": fingerprint_of(models),
             "objectives": fingerprint_of([spec.objectives, sorted(spec.constraints.items())]),
             "load": fingerprint_of([spec.load.model_dump(exclude_defaults=True), spec.cache]),

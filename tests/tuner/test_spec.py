@@ -212,6 +212,7 @@ def changed(study: LoadedStudy, base: LoadedStudy) -> set[str]:
         ("examples: 4", "examples: 5", {"task"}),
         ("holdout: 4", "holdout: 5", {"task"}),
         ("seed: 1", "seed: 2", {"task"}),
+        ("seed: 1", "seed: 1, score: f1", {"scoring"}),
         ("9/v1", "10/v1", {"models"}),
         ("  m: {model", "  n: {model", {"models"}),
         ("hosted_vllm/m", "hosted_vllm/n", {"models"}),
