@@ -4,8 +4,12 @@ Apart from `study`, which runs trials and tells them: everything here follows fr
 was interrupted proposes what it would have proposed anyway.
 """
 
+from collections.abc import Container
+
 import numpy as np
 import optuna
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState
 
 from tuner.records import TrialRecord
 from tuner.samplers import make_sampler
@@ -27,6 +31,27 @@ As many as TPE draws at random before it has a model. docs/decisions/0018 has wh
 
 _BATCH_SIZE = "batch"
 """Attribute of a batch's first trial: how many configs it is to have that were not tried before."""
+
+
+DERIVED_FROM = "derived_from"
+"""Attribute of a trial whose answers are another one's checkpoints: the number of that trial."""
+
+
+class Told(optuna.Study):
+    """A study whose sampler learns from the trials that were run, and is not told of derived ones.
+
+    Several points of one family at once look like a region that deserves more: told of them, TPE takes up to twice as long
+    to find the front (docs/decisions/0026). All of Optuna's samplers read trials by this method.
+    """
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[FrozenTrial]:
+        trials = super()._get_trials(deepcopy, states, use_cache)
+        return [trial for trial in trials if DERIVED_FROM not in trial.user_attrs]
 
 
 class Proposals:

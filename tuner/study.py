@@ -33,6 +33,7 @@ from tuner.executors.local import LocalExecutor
 from tuner.executors.replay import ReplayExecutor
 from tuner.measure.machine import machine
 from tuner.objectives import OBJECTIVES
+from tuner.proposals import Told
 from tuner.reuse import evidence
 from tuner.reuse import open_sources
 from tuner.samplers import make_sampler
@@ -273,13 +274,16 @@ async def _run_all(
 
 def _open_optuna_study(study: LoadedStudy) -> optuna.Study:
     objectives = [OBJECTIVES[name] for name in study.spec.objectives]
-    optuna_study = optuna.create_study(
+    storage = open_optuna_storage(study.storage_url)
+    sampler = make_sampler(study.spec.sampler.name, seed=study.spec.sampler.seed, trial=0)
+    optuna.create_study(
         study_name=study.spec.name,
-        storage=open_optuna_storage(study.storage_url),
+        storage=storage,
         directions=[objective.direction for objective in objectives],
-        sampler=make_sampler(study.spec.sampler.name, seed=study.spec.sampler.seed, trial=0),
+        sampler=sampler,
         load_if_exists=True,
     )
+    optuna_study = Told(study.spec.name, storage, sampler)
     if len(optuna_study.directions) == len(objectives):  # else `register` refuses it below
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

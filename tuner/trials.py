@@ -36,6 +36,7 @@ from tuner.events import TrialEnded
 from tuner.executors import Executor
 from tuner.measure.window import total
 from tuner.objectives import OBJECTIVES
+from tuner.proposals import DERIVED_FROM
 from tuner.records import ExampleRun
 from tuner.results import evaluated
 from tuner.seen import COST
@@ -123,6 +124,8 @@ class Trials:
             asked = Asked(trial, self.store.trial_id(trial.number))
             found = self.study.space.sample(trial, self.study.models)
             if found.hash() == config.hash():
+                if derived_from is not None:
+                    trial.set_user_attr(DERIVED_FROM, derived_from)
                 self.store.save_config(
                     asked.trial_id, config, derived_from=derived_from, reused_from=reused_from
                 )
