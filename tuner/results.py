@@ -161,6 +161,36 @@ class Front:
         )
 
 
+def every_point(study: LoadedStudy, store: Store) -> tuple[Point, ...]:
+    """Every evaluated trial on the search questions, on the front or not, in the order of their numbers.
+
+    Unlike in `Front`, also those that others dominate for sure, all that break a constraint, and those that were stopped,
+    by the questions that they answered. The latter two are on no front: their membership is 0. None has letters.
+    """
+    trials = store.trials()
+    whole = _Sample.read(study, store, _whole(trials), "search")
+    within = whole.within()
+    on_front = np.zeros(len(whole.trials), dtype=np.bool_)
+    shares = np.zeros(len(whole.trials))
+    if within.trials:
+        places = [place for place, trial in enumerate(whole.trials) if trial.feasible]
+        on_front[places] = front.non_dominated(within.values())
+        shares[places] = within.memberships()
+    points = whole.points(on_front, shares, [""] * len(whole.trials))
+    answered = _answered(study, store, "search")
+    stopped = [
+        replace(
+            whole,
+            trials=(trial,),
+            amounts=(answered[trial.trial_id],),
+            questions=len(next(iter(answered[trial.trial_id].values()))),
+        ).points(np.array([False]), np.array([0.0]), [""])[0]
+        for trial in evaluated(trials)
+        if trial.stopped is not None and trial.trial_id in answered
+    ]
+    return tuple(sorted((*points, *stopped), key=lambda point: point.trial.number))
+
+
 def hypervolume_gain(
     study: LoadedStudy, store: Store, last: int
 ) -> tuple[float, float, float] | None:
@@ -202,6 +232,24 @@ def _whole(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [trial for trial in evaluated(trials) if trial.stopped is None]
 
 
+def _answered(
+    study: LoadedStudy, store: Store, split: Split
+) -> dict[int, dict[str, front.Floats]]:
+    """Of each trial, by quantity: (questions answered, answers); without trials that lack a figure of an answer."""
+    measured = [OBJECTIVES[name] for name in study.measured()]
+    names = list(dict.fromkeys(field for each in measured for field in each.fields))
+    found = {}
+    for trial_id, rows in store.fields(split, [*names, "repeat"]).items():
+        *columns, repeats = rows.T
+        starts = np.flatnonzero(repeats == 0)
+        if np.isnan(columns).any():
+            continue
+        known = dict(zip(names, columns, strict=True))
+        each = {o.name: o.amounts(*(known[field] for field in o.fields)) for o in measured}
+        found[trial_id] = {name: by_question(amounts, starts) for name, amounts in each.items()}
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Sample:
     """What trials measured on all questions of a split."""
@@ -221,21 +269,12 @@ class _Sample:
         """The candidates with whole measurements; an interrupted pass cannot be paired with whole ones."""
         sizes = study.task_options
         questions = sizes.examples if split == "search" else sizes.holdout
-        measured = [OBJECTIVES[name] for name in study.measured()]
-        names = list(dict.fromkeys(field for each in measured for field in each.fields))
-        rows = store.fields(split, [*names, "repeat"])
-        trials, amounts = [], []
-        for trial in candidates:
-            if trial.trial_id not in rows:
-                continue
-            *columns, repeats = rows[trial.trial_id].T
-            starts = np.flatnonzero(repeats == 0)
-            if len(starts) != questions or np.isnan(columns).any():
-                continue
-            known = dict(zip(names, columns, strict=True))
-            each = {o.name: o.amounts(*(known[field] for field in o.fields)) for o in measured}
-            trials.append(trial)
-            amounts.append({name: by_question(found, starts) for name, found in each.items()})
+        measured = _answered(study, store, split)
+        whole = [
+            (trial, each)
+            for trial in candidates
+            if (each := measured.get(trial.trial_id)) and len(next(iter(each.values()))) == questions
+        ]
         return cls(
             split=split,
             questions=questions,
@@ -243,8 +282,8 @@ class _Sample:
             constraints={
                 name: Condition.parse(text) for name, text in study.spec.constraints.items()
             },
-            trials=tuple(trials),
-            amounts=tuple(amounts),
+            trials=tuple(trial for trial, _ in whole),
+            amounts=tuple(each for _, each in whole),
         )
 
     def at(self, places: Sequence[int]) -> "_Sample":

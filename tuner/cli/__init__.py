@@ -28,6 +28,7 @@ VERBS: Mapping[str, str] = {
     "trace": "tuner.cli.trace",
     "validate": "tuner.cli.validate",
     "export": "tuner.cli.export",
+    "report": "tuner.cli.report",
     "ask": "tuner.cli.ask",
     "forecast": "tuner.cli.forecast",
     "profile": "tuner.cli.profile",

@@ -109,6 +109,48 @@ def attribute_all(
     return {(q.example_id, q.repeat): q for window in known if window for q in window.queries}
 
 
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A stretch of one run in which the same of its calls were in flight; times since the run's start, joules its own."""
+
+    start_s: float
+    end_s: float
+    llm_j: float
+    tool_j: float
+    """Used while it waited for tools and no query was being computed."""
+
+
+def stages(runs: Sequence[ExampleRun]) -> dict[tuple[str, int], tuple[Stage, ...]]:
+    """Each run of one window cut at every edge of its new calls, by (example_id, repeat); none where that cannot be known.
+
+    What a stage used adds up to what `attribute` says of its query, less what that had reused.
+    """
+    runs = as_made(runs)
+    curve = _curve(runs)
+    if curve is None or any(lacks_spans(run) for run in runs):
+        return {}
+    edges = [
+        sorted({edge for span in run.new_spans for edge in (span.start_s, span.end_s)})
+        for run in runs
+    ]
+    cuts = [(q, run.started_s + edge) for q, run in enumerate(runs) for edge in edges[q]]
+    split = split_energy(
+        *curve,
+        llm=_calls(runs, "llm", by="spans"),
+        tools=_calls(runs, "tool", by="spans"),
+        queries=len(runs),
+        cut_query=np.array([q for q, _ in cuts], dtype=np.int64),
+        cut_s=np.array([time_s for _, time_s in cuts], dtype=np.float64),
+    )
+    joules = iter(zip(split.llm_j.tolist(), split.tool_j.tolist(), strict=True))
+    found = {}
+    for run, cut in zip(runs, edges, strict=True):
+        own = list(islice(joules, len(cut) + 1))[1:]  # nothing is in flight before the first edge
+        ends = zip(cut, cut[1:], own, strict=False)
+        found[run.example_id, run.repeat] = tuple(Stage(a, b, *used) for a, b, used in ends)
+    return found
+
+
 def _curve(runs: Sequence[ExampleRun]) -> tuple[Floats, Floats] | None:
     """Times that ascend, and the joules so far."""
     if not runs or any(run.energy_j is None or not run.samples for run in runs):

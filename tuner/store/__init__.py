@@ -367,6 +367,18 @@ class Store:
         with self._engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
+    def failed_counts(self, split: str) -> dict[int, int]:
+        """How many questions of a split failed, by trial; trials without any are left out."""
+        columns = example_runs.c
+        query = (
+            sa.select(columns.trial_id, sa.func.count())
+            .where(columns.split == split, columns.error.is_not(None))
+            .where(columns.trial_id.in_(self._trial_ids()))
+            .group_by(columns.trial_id)
+        )
+        with self._engine.connect() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
     def next_window(self, trial_id: int, split: str) -> int:
         """The number of a trial's next sitting: one more than any that left a run behind."""
         query = sa.select(sa.func.max(example_runs.c.window)).where(
