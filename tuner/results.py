@@ -232,9 +232,7 @@ def _whole(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [trial for trial in evaluated(trials) if trial.stopped is None]
 
 
-def _answered(
-    study: LoadedStudy, store: Store, split: Split
-) -> dict[int, dict[str, front.Floats]]:
+def _answered(study: LoadedStudy, store: Store, split: Split) -> dict[int, dict[str, front.Floats]]:
     """Of each trial, by quantity: (questions answered, answers); without trials that lack a figure of an answer."""
     measured = [OBJECTIVES[name] for name in study.measured()]
     names = list(dict.fromkeys(field for each in measured for field in each.fields))
@@ -273,7 +271,8 @@ class _Sample:
         whole = [
             (trial, each)
             for trial in candidates
-            if (each := measured.get(trial.trial_id)) and len(next(iter(each.values()))) == questions
+            if (each := measured.get(trial.trial_id))
+            and len(next(iter(each.values()))) == questions
         ]
         return cls(
             split=split,

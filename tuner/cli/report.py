@@ -10,9 +10,9 @@ from tuner.cli.arguments import StudyPath
 
 def report(
     study: StudyPath,
-    out: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where to write the page.")
-    ] = Path("report.html"),
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where to write the page.")] = Path(
+        "report.html"
+    ),
     plots: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Also write plots there, as PNG and SVG."),

@@ -57,7 +57,9 @@ class Shown:
     @property
     def membership(self) -> float | None:
         """Share of resamples in which it is on the front; None for what cannot be on it."""
-        return self.point.membership if self.kind in ("front", "near", "beaten", "holdout") else None
+        return (
+            self.point.membership if self.kind in ("front", "near", "beaten", "holdout") else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +149,7 @@ def read_report(study: LoadedStudy, store: Store) -> Report:
     )
 
 
-def _shown(
-    study: LoadedStudy, store: Store, front: Front
-) -> tuple[tuple[Shown, ...], int]:
+def _shown(study: LoadedStudy, store: Store, front: Front) -> tuple[tuple[Shown, ...], int]:
     failed = store.failed_counts("search"), store.failed_counts("holdout")
     near = {point.trial.number: point for point in front.near}
     letters = {point.trial.number: point for point in front.search}
@@ -255,4 +255,3 @@ def _holdout(study: LoadedStudy, store: Store, front: Front, deployable: Front) 
 
 def _trials(numbers: Sequence[int]) -> str:
     return f"trial{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"
-

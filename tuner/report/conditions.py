@@ -92,7 +92,11 @@ def _how(study: LoadedStudy) -> Facts:
         else f"{100 * spec.racing.confidence:g} % sure, every {spec.racing.block} questions"
     )
     load = load_in_words(spec.load.model_dump())
-    edges = [f"{n} {what}" for n, what in ((spec.load.warm_up, "to warm up"), (spec.load.cool_down, "to cool down")) if n]
+    edges = [
+        f"{n} {what}"
+        for n, what in ((spec.load.warm_up, "to warm up"), (spec.load.cool_down, "to cool down"))
+        if n
+    ]
     facts = [
         ("load", ", ".join([load, *edges])),
         ("sampler", f"{spec.sampler.name}, seed {spec.sampler.seed}"),
@@ -113,7 +117,11 @@ def _size(study: LoadedStudy) -> str:
 
 def _questions(study: LoadedStudy, fingerprint: Mapping[str, str]) -> list[tuple[str, str]]:
     options = study.task_options
-    own = {key: value for key, value in study.spec.task.items() if key not in ("name", "examples", "holdout", "seed")}
+    own = {
+        key: value
+        for key, value in study.spec.task.items()
+        if key not in ("name", "examples", "holdout", "seed")
+    }
     return [
         ("task", str(study.spec.task["name"])),
         *((key, _plain(value)) for key, value in own.items()),

@@ -13,9 +13,10 @@ function fill(node, attributes, children) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.flat(9).filter((child) => child != null && child !== false));
+  node.append(...flat(children));
   return node;
 }
+const flat = (children) => children.flat(9).filter((child) => child != null && child !== false);
 const el = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 const svg = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 const minus = (text) => text.replace(/^-/, "−");
@@ -125,7 +126,7 @@ function drawLegend() {
     .filter((item) => item.points.length);
   $("legend").replaceChildren(...items.map(({ tag, text, points }) => {
     const isKind = tag in KINDS, kind = isKind ? tag : "beaten", flags = isKind ? [] : [tag];
-    const sign = svg("svg", { viewBox: "-11 -11 22 22", "aria-hidden": "true", class: classOf(kind, flags) }, glyph(isKind ? kind : "front", flags, isKind ? 0.75 : 0.4, 6));
+    const sign = svg("svg", { viewBox: "-11 -11 22 22", "aria-hidden": "true", class: classOf(kind, flags) }, glyph(isKind ? kind : "front", flags, isKind ? (kind === "near" ? 0.3 : 0.8) : 0.4, 6));
     return el("button", { type: "button", "aria-pressed": "true", "data-tag": tag, onclick: (event) => {
       const off = !state.off.delete(tag);
       if (off) state.off.add(tag);
@@ -137,7 +138,7 @@ function drawLegend() {
 function refresh() {
   for (const node of document.querySelectorAll("[data-point]")) node.classList.toggle("gone", !isShown(data.points[node.dataset.point]));
   for (const node of document.querySelectorAll("[data-link]")) node.classList.toggle("gone", node.dataset.link.split(" ").some((i) => !isShown(data.points[i])));
-  for (const node of document.querySelectorAll("[data-bars]")) node.classList.toggle("gone", !(state.bars || node.dataset.bars === "always") || !isShown(data.points[node.dataset.bars === "always" ? node.dataset.of : node.dataset.of]));
+  for (const node of document.querySelectorAll("[data-bars]")) node.classList.toggle("gone", !(state.bars || node.dataset.bars === "always") || !isShown(data.points[node.dataset.of]));
   document.querySelectorAll("#pairs figure").forEach((figure, index) => figure.classList.toggle("off", index !== state.pair));
   document.querySelectorAll("#effects figure").forEach((figure, index) => figure.classList.toggle("off", index !== state.effect));
   document.querySelectorAll(".plots svg[role=group]").forEach(keepOneStop);
@@ -303,7 +304,7 @@ function errorBars(point, x, y, sx, sy) {
 }
 function summaryOf(x, y) {
   const split = hasHoldout ? "holdout" : "search";
-  const all = data.points.filter((p) => p.split === split && p.membership != null && !p.excess?.length);
+  const all = data.points.filter((p) => p.split === split && p.membership != null && !Object.keys(p.excess).length);
   if (!all.length) return "";
   const best = (index) => all.reduce((p, q) => ((objectives[index].up ? q.values[index] > p.values[index] : q.values[index] < p.values[index]) ? q : p));
   const said = [y, x].map((index) => { const p = best(index); return `best ${objectives[index].title}: trial ${p.trial} with ${shownFor(p, objectives[index].name)}`; });
@@ -325,7 +326,7 @@ function drawParallel(width) {
     const x = index === 0 ? axis.x - side + 4 : index === axes.length - 1 ? axis.x + side - 4 : axis.x;
     const words = narrow ? axis.title.replace("median latency", "latency p50").replace("95th percentile of latency", "latency p95").replace("mean latency", "latency mean") : axis.title;
     return [
-      svg("text", { x, y: 16, "text-anchor": anchor }, words), svg("text", { class: "tick", x, y: 33, "text-anchor": anchor }, `${axis.unit}${axis.scale.isLog ? ", log" : ""}`),
+      svg("text", { x, y: 16, "text-anchor": anchor }, words), svg("text", { class: "tick", x, y: 33, "text-anchor": anchor }, `${narrow ? axis.unit.replace(/ of resamples|\/query/, "") : axis.unit}${axis.scale.isLog ? ", log" : ""}`),
       svg("text", { class: "tick", x, y: 49, "text-anchor": anchor, "aria-hidden": "true" }, narrow ? "↑" : "↑ better"),
       svg("line", { class: "axis", x1: axis.x, x2: axis.x, y1: top - 6, y2: bottom + 6 }),
       axis.scale.ticks.filter((t, i, all) => all.length < 9 || i % 2 === 0).map((t) => [svg("line", { class: "axis", x1: axis.x - 4, x2: axis.x, y1: axis.scale(t), y2: axis.scale(t) }), svg("text", { class: "tick", x: axis.x - 7, y: axis.scale(t) + 4, "text-anchor": "end" }, tickText(t))]),
@@ -441,7 +442,7 @@ function head(title, ...buttons) {
 function table(caption, columns, rows, attributes = {}) {
   const heads = columns.map((column) => el("th", { scope: "col" }, column));
   return el("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": caption },
-    el("table", attributes, el("caption", {}, caption), el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)));
+    el("table", attributes, el("caption", {}, el("span", {}, caption)), el("thead", {}, el("tr", {}, heads)), el("tbody", {}, rows)));
 }
 async function openTrial(trial, from) {
   trial = Number(trial);
@@ -453,11 +454,11 @@ async function openTrial(trial, from) {
   if (shown !== mine) return;
   hideTip();
   const info = data.trials[trial], points = data.points.filter((point) => point.trial === trial);
-  panel.replaceChildren(head(`Trial ${trial}`), el("p", { class: "config" }, info.label), info.notes.map((note) => el("p", { class: "note" }, note)),
+  panel.replaceChildren(...flat([head(`Trial ${trial}`), el("p", { class: "config" }, info.label), info.notes.map((note) => el("p", { class: "note" }, note)),
     el("h3", {}, "Measured"), measured(points, info),
     el("h3", {}, "Config"), el("p", { class: "note" }, "What the study does not vary is grey."),
     el("dl", { class: "knobs" }, info.config.map(([name, value, varied]) => el("div", { class: varied ? null : "fixed" }, el("dt", {}, name), el("dd", {}, value)))),
-    el("h3", {}, "Runs"), runsView(trial, runs));
+    el("h3", {}, "Runs"), runsView(trial, runs)]));
   present(`trial-${trial}`);
 }
 function present(hash) {
@@ -511,10 +512,10 @@ function openRun(trial, runs, split, index) {
   const step = (by, text) => { const to = nextRun(runs[split], index, by); return el("button", { type: "button", disabled: to == null, "aria-label": text, onclick: () => openRun(trial, runs, split, to) }, by < 0 ? "‹" : "›"); };
   const facts = [["question", question], ["answer", run.error ? `failed: ${run.error}` : run.answer || "–"], ["right answer", gold], ["score", number(run.score)]].filter(([, text]) => text != null);
   const turns = run.told ? transcript(run, runs.texts) : [el("p", { class: "note" }, "This page has no room for what was said in this run. ", el("code", {}, traceCommand(trial, run.id)), " shows it.")];
-  panel.replaceChildren(head(`${run.id}, ${split}`, back, step(-1, "the run before"), step(1, "the next run")),
+  panel.replaceChildren(...flat([head(`${run.id}, ${split}`, back, step(-1, "the run before"), step(1, "the next run")),
     el("dl", { class: "facts" }, facts.map(([term, text]) => [el("dt", {}, term), el("dd", {}, text)])),
     el("h3", {}, "Timeline"), timeline(run, turns), partsTable(run), callsTable(run), checkpointsTable(run),
-    el("h3", {}, "Transcript"), turns);
+    el("h3", {}, "Transcript"), turns]));
   present(`trial-${trial}/${split}/${index}`);
 }
 function nextRun(runs, index, by) {
@@ -540,9 +541,8 @@ function timeline(run, turns) {
   const bars = placed.map(({ span, index, row }) => {
     const isModel = span.kind === "llm", x = sx(span.start_s), w = Math.max(2, sx(span.end_s) - x), y = top[span.kind] + row * tall;
     const told = [`call ${index + 1}: ${isModel ? "model" : "tool"} ${span.name}`, `${seconds(span.start_s)} to ${seconds(span.end_s)}, ${seconds(span.end_s - span.start_s)} long`, isModel ? `tokens in / cached / out: ${tokens(span.tokens)}` : null, span.energy_j == null ? null : `${number(span.energy_j)} J`, span.guess ? "on a guess" : null, span.error ? `error: ${span.error}` : null].filter(Boolean).join("\n");
-    const label = w > 46 ? svg("text", { x: x + 5, y: y + 15, class: "tick onbar", "aria-hidden": "true" }, "") : null;
     return svg("g", { class: `point is${isModel ? "model" : "tool"}${span.error ? " failed" : ""}`, role: "button", tabindex: -1, "data-stop": true, "data-call": index, "aria-label": told.replaceAll("\n", ", ") },
-      svg("rect", { class: "fill", x, y, width: w, height: tall - 5, rx: 2 }), label, svg("rect", { class: "ring", x: x - 1, y: y - 1, width: w + 2, height: tall - 3, style: null, "fill-opacity": 0 }), svg("title", {}, told));
+      svg("rect", { class: "fill", x, y, width: w, height: tall - 5, rx: 2 }), svg("rect", { class: "ring", x: x - 1, y: y - 1, width: w + 2, height: tall - 3 }), svg("title", {}, told));
   });
   const covered = stretches(run, end).map(({ from, to, kind }) => svg("g", { class: `is${kind}` }, svg("rect", { class: "fill", x: sx(from), y: sum, width: Math.max(0.5, sx(to) - sx(from)), height: 16 }, svg("title", {}, `${kind}: ${seconds(to - from)}`))));
   const ticks = linearTicks(0, end, narrow ? 4 : 8).map((t) => [svg("line", { class: "grid", x1: sx(t), x2: sx(t), y1: 2, y2: sum + 16 }), svg("text", { class: "tick", x: sx(t), y: sum + 32, "text-anchor": "middle" }, tickText(t))]);
@@ -597,8 +597,7 @@ function transcript(run, texts) {
     if (isModel) before = input;
     return el("section", { class: `turn is${isModel ? "model" : "tool"}`, "data-turn": index, tabindex: -1 },
       el("h4", {}, `${index + 1}. ${isModel ? "model" : "tool"} ${span.name}, ${seconds(span.end_s - span.start_s)}${isModel ? `, tokens ${tokens(span.tokens)}` : ""}${span.energy_j == null ? "" : `, ${number(span.energy_j)} J`}`),
-      goesOn ? el("p", { class: "note" }, `The prompt before, and after it:`) : null,
-      long(isModel ? "prompt" : "called with", fresh), el("p", { class: "note" }, isModel ? "replied" : "gave"), el("pre", { tabindex: 0 }, span.error ? `${output}\n[${span.error}]` : output || "–"));
+      long(isModel ? (goesOn ? "the prompt before, and then" : "prompt") : "called with", fresh), el("p", { class: "note" }, isModel ? "replied" : "gave"), el("pre", { tabindex: 0 }, span.error ? `${output}\n[${span.error}]` : output || "–"));
   });
 }
 const LONG = 1200;
@@ -609,8 +608,8 @@ function long(title, text) {
 
 // The page
 
-function draw() {
-  const width = Math.round(Math.max(300, Math.min(1200, $("pairs").clientWidth || document.body.clientWidth - 32)));
+const PAPER = 760;
+function draw(width = Math.round(Math.max(300, Math.min(1200, $("pairs").clientWidth || document.body.clientWidth - 32)))) {
   if (width === draw.width) return;
   draw.width = width;
   $("pairs").replaceChildren(...pairs.map((pair) => drawPair(pair, width)));
@@ -625,11 +624,11 @@ if ($("effect-controls") && data.effects.length) radios($("effect-controls"), "O
 drawLegend();
 draw();
 let waiting = 0;
-new ResizeObserver(() => { clearTimeout(waiting); waiting = setTimeout(draw, 80); }).observe($("pairs"));
+new ResizeObserver(() => { clearTimeout(waiting); waiting = setTimeout(() => { if (!matchMedia("print").matches) draw(); }, 80); }).observe($("pairs"));
 document.addEventListener("click", (event) => { const button = event.target.closest("button.open[data-trial]"); if (button) openTrial(button.dataset.trial, button); });
 let closed = [];
-addEventListener("beforeprint", () => { closed = [...document.querySelectorAll("details[data-print]:not([open])")]; for (const each of closed) each.open = true; });
-addEventListener("afterprint", () => { for (const each of closed) each.open = false; });
+addEventListener("beforeprint", () => { closed = [...document.querySelectorAll("details[data-print]:not([open])")]; for (const each of closed) each.open = true; draw(PAPER); });
+addEventListener("afterprint", () => { for (const each of closed) each.open = false; draw(); });
 async function followHash() {
   const [, trial, split, index] = /^#trial-(\d+)(?:\/(search|holdout)\/(\d+))?$/.exec(location.hash) ?? [];
   if (trial == null) return;

@@ -105,7 +105,8 @@ def _render(report: Report, blocks: tuple[Block, ...]) -> bytes:
 
     here = Path(__file__).parent
     style, script, source = (
-        (here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "page.html.j2")
+        (here / name).read_text(encoding="utf-8")
+        for name in ("page.css", "page.js", "page.html.j2")
     )
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -136,7 +137,8 @@ def _render(report: Report, blocks: tuple[Block, ...]) -> bytes:
 def _policy(style: str, script: str) -> str:
     """What the page may do: use its own style and script, and nothing else."""
     digests = [
-        base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in (style, script)
+        base64.b64encode(hashlib.sha256(each.encode()).digest()).decode()
+        for each in (style, script)
     ]
     return (
         f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; "
@@ -206,7 +208,9 @@ def _point(report: Report, shown: Shown) -> dict[str, Any]:
         "n": point.n,
         "group": point.group,
         "failed": shown.failed,
-        "excess": {n: text.figure(n, over) + " " + text.unit(n) for n, over in point.excess.items()},
+        "excess": {
+            n: text.figure(n, over) + " " + text.unit(n) for n, over in point.excess.items()
+        },
         "drop": {n: text.spelled(n, drop.value, drop.interval) for n, drop in point.drop.items()},
     }
 
@@ -221,9 +225,13 @@ def _trials(report: Report) -> dict[str, Any]:
                 f"Derived from the checkpoints of trial {trial.derived_from}: what that run would have answered with a smaller budget."
             )
         if trial.reused_from is not None:
-            notes.append(f"Taken over from {trial.reused_from}: nothing was run for it in this study.")
+            notes.append(
+                f"Taken over from {trial.reused_from}: nothing was run for it in this study."
+            )
         if trial.stopped is not None:
-            notes.append(f"Stopped early: {trial.stopped}. Its figures are those of the questions seen.")
+            notes.append(
+                f"Stopped early: {trial.stopped}. Its figures are those of the questions seen."
+            )
         if trial.config is not None and trial.config.oracle:
             notes.append(
                 "Told when its answers were right (oracle), which nobody can do in deployment: it is never recommended."
@@ -237,7 +245,10 @@ def _trials(report: Report) -> dict[str, Any]:
             else [
                 ["workflow", config.workflow, True],
                 ["model", config.model, len(report.study.variants) > 1],
-                *([name, _short(_written(value)), name in varied] for name, value in config.params.items()),
+                *(
+                    [name, _short(_written(value)), name in varied]
+                    for name, value in config.params.items()
+                ),
             ],
             "notes": notes,
             "source": trial.sources.get("energy"),
@@ -246,7 +257,9 @@ def _trials(report: Report) -> dict[str, Any]:
 
 
 def _effects(each: Any) -> dict[str, Any]:
-    scale = 100.0 if each.scale == "difference" and OBJECTIVES[each.objective].unit == "share" else 1.0
+    scale = (
+        100.0 if each.scale == "difference" and OBJECTIVES[each.objective].unit == "share" else 1.0
+    )
     return {
         "objective": each.objective,
         "scale": each.scale,
@@ -279,7 +292,10 @@ def _questions(report: Report) -> str | None:
         packed = deflated(
             {
                 split: {
-                    example.id: [_short(example.question, chars), _short(" | ".join(example.answers[:1]), chars)]
+                    example.id: [
+                        _short(example.question, chars),
+                        _short(" | ".join(example.answers[:1]), chars),
+                    ]
                     for example in report.task.examples(split)
                 }
                 for split in SPLITS

@@ -58,11 +58,10 @@ def write_plots(report: Report, folder: Path) -> list[Path]:
     from matplotlib import rc_context
 
     written = []
-    # Text stays text in SVG, and the same study gives the same file.
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "tuner", "font.size": 10}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with rc_context(settings):
+        # Text stays text in SVG, and the same study gives the same file.
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "tuner", "font.size": 10}):
             for y, x in combinations(report.front.objectives, 2):
                 written += _save(_pair(report, *_upright(x, y)), folder / f"{y}-{x}")
             for effects in report.effects:
@@ -104,7 +103,7 @@ def _pair(report: Report, x: str, y: str) -> "Figure":
             _scatter(axes, shown, x, y, name=name, colour=colour, marker=marker)
     values = [each.point.values[x] for each in report.shown]
     if min(values) > 0 and max(values) / min(values) > LOGARITHMIC:
-        axes.set_xscale("log")
+        _logarithmic(axes)
     for name, label in ((x, axes.set_xlabel), (y, axes.set_ylabel)):
         good = "higher" if OBJECTIVES[name].direction == "maximize" else "lower"
         label(f"{text.TITLES[name]}, {text.unit(name)} ({good} is better)")
@@ -138,12 +137,13 @@ def _scatter(
     marker: str,
 ) -> None:
     has_bars = shown[0].kind in ("front", "holdout", "near")
-    where = [
+    across, up = (
         np.array([_scaled(axis, each.point.values[axis]) for each in shown]) for axis in (x, y)
-    ]
+    )
     if has_bars:
         axes.errorbar(
-            *where,
+            across,
+            up,
             xerr=_reach(shown, x),
             yerr=_reach(shown, y),
             fmt="none",
@@ -153,18 +153,45 @@ def _scatter(
             alpha=0.5,
         )
     if shown[0].kind in ("infeasible", "beaten"):
-        axes.scatter(*where, c=colour, marker=marker, s=28, linewidths=1.2, label=name)
+        axes.scatter(across, up, c=colour, marker=marker, s=28, linewidths=1.2, label=name)
         return
     faces = [(*_rgb(colour), 0.06 + 0.94 * (each.membership or 0.0)) for each in shown]
     axes.scatter(
-        *where, facecolors=faces, edgecolors=colour, marker=marker, s=46, linewidths=1.2, label=name
+        across,
+        up,
+        facecolors=faces,
+        edgecolors=colour,
+        marker=marker,
+        s=46,
+        linewidths=1.2,
+        label=name,
     )
-    derived = [place for place, each in enumerate(shown) if each.point.trial.derived_from is not None]
+    derived = [
+        place for place, each in enumerate(shown) if each.point.trial.derived_from is not None
+    ]
     if derived:
         axes.scatter(
-            where[0][derived], where[1][derived], facecolors="none", edgecolors=colour, marker="D", s=90,
-            linewidths=0.8, label=f"{name}, derived",
+            across[derived],
+            up[derived],
+            facecolors="none",
+            edgecolors=colour,
+            marker="D",
+            s=90,
+            linewidths=0.8,
+            label=f"{name}, derived",
         )
+
+
+def _logarithmic(axes: "Axes") -> None:
+    """Ratios as distances, with ticks that read as plain numbers."""
+    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import LogLocator
+    from matplotlib.ticker import NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
 
 
 def _reach(shown: Sequence[Shown], name: str) -> Any:
@@ -211,7 +238,10 @@ def _effects(effects: "ObjectiveEffects") -> "Figure":
             marker = "o" if not is_sure else "s" if is_good else "D"
             axes.plot([size * low, size * high], [y, y], color=colour, linewidth=1.4)
             axes.plot(
-                [size * value.effect], [y], marker=marker, color=colour,
+                [size * value.effect],
+                [y],
+                marker=marker,
+                color=colour,
                 markerfacecolor=colour if is_sure else "white",
             )
             places.append(y)
@@ -226,13 +256,11 @@ def _effects(effects: "ObjectiveEffects") -> "Figure":
         "difference": f"{'percentage points' if is_share else text.unit(effects.objective)} from the average over the knob's values",
     }
     if effects.scale == "ratio":
-        from matplotlib.ticker import FuncFormatter
-
-        axes.set_xscale("log")
-        for axis_formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-            axis_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+        _logarithmic(axes)
     axes.set_xlabel(against[effects.scale])
     axes.set_title(
-        f"effects on {text.TITLES[effects.objective]}; ■ better, ◆ worse, ○ perhaps neither", fontsize=9, loc="left"
+        f"effects on {text.TITLES[effects.objective]}; ■ better, ◆ worse, ○ perhaps neither",
+        fontsize=9,
+        loc="left",
     )
     return figure

@@ -192,7 +192,11 @@ def _calls(
             ["neither", _seconds(parts.other_s), None],
         ],
         "checkpoints": [
-            [point.budget, None if point.answer is None else _cut(point.answer), _seconds(point.elapsed_s)]
+            [
+                point.budget,
+                None if point.answer is None else _cut(point.answer),
+                _seconds(point.elapsed_s),
+            ]
             for point in run.checkpoints
         ],
         "used_j": None if used is None else _joules(used.joules),
@@ -296,7 +300,7 @@ def _cut(text: str) -> str:
 
 
 def _seconds(value: float) -> float:
-    return round(value, 4)
+    return round(value, 5)
 
 
 def _joules(value: float | None) -> float | None:

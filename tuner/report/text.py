@@ -48,9 +48,7 @@ def effect(value: float, interval: Interval, scale: str, is_share: bool) -> str:
     """What a knob's value does, `×0.46 [0.42, 0.50]` or `+8 [3, 12]`."""
     if scale == "ratio":
         return f"×{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
-    written = [
-        f"{100 * each:+z.0f}" if is_share else f"{each:+.3g}" for each in (value, *interval)
-    ]
+    written = [f"{100 * each:+z.0f}" if is_share else f"{each:+.3g}" for each in (value, *interval)]
     middle, low, high = (each.replace("-", "−") for each in written)
     return f"{middle} [{low}, {high}]"
 
