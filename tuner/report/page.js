@@ -210,14 +210,15 @@ function wire(root, reach, distance) {
   });
   root.addEventListener("pointerleave", () => { hideTip(); heat(null); });
   root.addEventListener("click", (event) => { const node = nearest(event); if (node) openTrial(data.points[node.dataset.point].trial, node); });
-  root.addEventListener("focusin", (event) => {
+  // Not on the drawing itself, which Chromium would make a tab stop for it.
+  root.parentNode.addEventListener("focusin", (event) => {
     const node = event.target.closest("[data-point]");
     if (!node || !node.matches(":focus-visible")) return;
     const box = node.getBoundingClientRect();
     heat(data.points[node.dataset.point]);
     showTip(tipOf(data.points[node.dataset.point]), box.x + box.width / 2, box.y + box.height / 2);
   });
-  root.addEventListener("focusout", () => { hideTip(); heat(null); });
+  root.parentNode.addEventListener("focusout", () => { hideTip(); heat(null); });
   rove(root, (node) => openTrial(data.points[node.dataset.point].trial, node));
 }
 
@@ -280,8 +281,9 @@ function drawPair({ x, y }, width) {
     parts.push(svg("text", { class: "callout", x: toLeft ? cx - 19 : cx + 19, y: cy - 12, "text-anchor": toLeft ? "end" : "start", "data-point": chosen.index, "aria-hidden": "true" }, `${data.recommended.rule}: trial ${chosen.trial}`));
   }
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${title}: ${data.points.length} points; arrow keys move, Enter opens` }, parts);
+  const figure = el("figure", {}, root, el("figcaption", {}, summaryOf(x, y)));
   wire(root, 26, (node, at) => Math.hypot(node.dataset.x - at.x, node.dataset.y - at.y));
-  return el("figure", {}, root, el("figcaption", {}, summaryOf(x, y)));
+  return figure;
 }
 function stair(kind, x, y, place) {
   const sign = (index, value) => objectives[index].up ? -value : value;
@@ -342,6 +344,7 @@ function drawParallel(width) {
       svg("polyline", { class: "course", points: at.map((pair) => pair.map((v) => v.toFixed(1)).join(",")).join(" "), "stroke-width": isChosen(point) ? size + 2 : size, opacity, "stroke-dasharray": dashes }), ends);
   });
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Parallel coordinates: a line for each config; arrow keys move, Enter opens" }, parts, lines);
+  const figure = el("figure", {}, root, el("figcaption", {}, "Thick lines with rings: holdout. Solid: the search front. Dashed: near it, dotted: beyond a constraint or stopped, thin: dominated. The same figures are in the tables below."));
   wire(root, 14, (node, at) => {
     const points = JSON.parse(node.dataset.at);
     let least = Infinity;
@@ -351,7 +354,7 @@ function drawParallel(width) {
     }
     return least;
   });
-  return el("figure", {}, root, el("figcaption", {}, "Thick lines with rings: holdout. Solid: the search front. Dashed: near it, dotted: beyond a constraint or stopped, thin: dominated. The same figures are in the tables below."));
+  return figure;
 }
 
 // Knobs

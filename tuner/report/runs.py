@@ -11,7 +11,7 @@ Three levels of detail, each a superset of the one before:
 1. Every trial gets its rows, in the order given: whoever comes first matters most.
 2. The trials that matter get texts, each at most an equal part of the bytes left; a trial that needs more
    gets them for its first questions, and calls for the others where these fit.
-3. The other trials get calls, while there are bytes left.
+3. The other trials get calls, while there are bytes left, and then texts in the same way.
 
 A trial's block is JSON, deflated, in base64. Prompts of one trial repeat each other, and mostly farther back than deflate
 looks: each text is kept as a reference to the one before it with which it has the most in common, and the rest.
@@ -46,6 +46,9 @@ ANSWER_CHARS = 500
 
 LEAST_COMMON = 40
 """Characters that two texts have in common, below which a reference saves nothing."""
+
+LEAST_PART = 1000
+"""Bytes to be had for a trial's texts, below which it is not tried."""
 
 Detail = Literal["rows", "calls", "texts"]
 
@@ -95,14 +98,19 @@ def make_blocks(
 
     for number in (*first, *others):
         keep(_pack(number, read(number), texts=0, calls=False))
-    for place, number in enumerate(first):
-        if number in blocks:
-            room = len(blocks[number].base64) + left // (len(first) - place)
-            keep(_fitting(number, read(number), room))
+    def tell(numbers: Sequence[int]) -> None:
+        for place, number in enumerate(numbers):
+            part = left // (len(numbers) - place)
+            if number in blocks and part > LEAST_PART:
+                room = len(blocks[number].base64) + part
+                keep(_fitting(number, read(number), room))
+
+    tell(first)
     for number in others:
         # Larger ones are not even packed once little is left: a timeline takes about as much as its rows.
         if number in blocks and left > len(blocks[number].base64):
             keep(_pack(number, read(number), texts=0, calls=True))
+    tell(others)
     return tuple(blocks.values())
 
 
