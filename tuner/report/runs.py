@@ -98,6 +98,7 @@ def make_blocks(
 
     for number in (*first, *others):
         keep(_pack(number, read(number), texts=0, calls=False))
+
     def tell(numbers: Sequence[int]) -> None:
         for place, number in enumerate(numbers):
             part = left // (len(numbers) - place)
