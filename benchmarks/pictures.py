@@ -23,7 +23,7 @@ from tuner.spec import load_study
 
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "pictures"
 MOST_BYTES = 300_000
-SIZE = (1280, 1060)
+SIZE = (1280, 900)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
@@ -72,18 +72,10 @@ def report(study: LoadedStudy, path: Path) -> None:
         page.goto(page_path.as_uri())
         page.wait_for_function("document.documentElement.dataset.drawn")
         top = page.evaluate("document.getElementById('front').getBoundingClientRect().top")
-        area = {"x": 0, "y": max(0, top - 16), "width": width, "height": height}
+        bottom = page.evaluate("document.getElementById('pairs').getBoundingClientRect().bottom")
+        area = {"x": 0, "y": top - 20, "width": width, "height": bottom - top + 40}
         page.screenshot(path=path, clip=area, full_page=True)
         browser.close()
-    _shrink(path)
-
-
-def _shrink(path: Path) -> None:
-    """256 colours are enough for plots and text, and a third of the bytes."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        image.convert("RGB").quantize(256).save(path, optimize=True)
 
 
 DRAW: Mapping[str, Callable[[LoadedStudy, Path], None]] = {"report": report}

@@ -331,9 +331,11 @@ function drawParallel(width) {
       svg("text", { x, y: 16, "text-anchor": anchor }, words), svg("text", { class: "tick", x, y: 33, "text-anchor": anchor }, `${narrow ? axis.unit.replace(/ of resamples|\/query/, "") : axis.unit}${axis.scale.isLog ? ", log" : ""}`),
       svg("text", { class: "tick", x, y: 49, "text-anchor": anchor, "aria-hidden": "true" }, narrow ? "↑" : "↑ better"),
       svg("line", { class: "axis", x1: axis.x, x2: axis.x, y1: top - 6, y2: bottom + 6 }),
-      axis.scale.ticks.filter((t, i, all) => all.length < 9 || i % 2 === 0).map((t) => [svg("line", { class: "axis", x1: axis.x - 4, x2: axis.x, y1: axis.scale(t), y2: axis.scale(t) }), svg("text", { class: "tick", x: axis.x - 7, y: axis.scale(t) + 4, "text-anchor": "end" }, tickText(t))]),
+      axis.scale.ticks.map((t) => svg("line", { class: "axis", x1: axis.x - 4, x2: axis.x, y1: axis.scale(t), y2: axis.scale(t) })),
     ];
   });
+  // Above the lines, which would hide them.
+  const labels = axes.map((axis) => axis.scale.ticks.map((t) => svg("text", { class: "tick above", x: axis.x - 9, y: axis.scale(t) + 4, "text-anchor": "end" }, tickText(t))));
   const rank = { stopped: 0, beaten: 1, infeasible: 2, near: 3, front: 4, holdout: 5 };
   const look = { front: [1.8, 0.85, null], near: [1.3, 0.7, "6 3"], beaten: [1, 0.3, null], infeasible: [1.2, 0.6, "2 3"], stopped: [1, 0.45, "1 3"], holdout: [2.4, 0.9, null] };
   const lines = [...data.points].sort((p, q) => rank[p.kind] - rank[q.kind] || p.values[0] - q.values[0]).map((point) => {
@@ -343,7 +345,7 @@ function drawParallel(width) {
     return svg("g", { class: `point ${classOf(point.kind, point.flags)}`, role: "button", tabindex: -1, "data-stop": true, "data-point": point.index, "data-trial": point.trial, "data-first": isChosen(point) ? "yes" : null, "data-at": JSON.stringify(at), "aria-label": describe(point) },
       svg("polyline", { class: "course", points: at.map((pair) => pair.map((v) => v.toFixed(1)).join(",")).join(" "), "stroke-width": isChosen(point) ? size + 2 : size, opacity, "stroke-dasharray": dashes }), ends);
   });
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Parallel coordinates: a line for each config; arrow keys move, Enter opens" }, parts, lines);
+  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Parallel coordinates: a line for each config; arrow keys move, Enter opens" }, parts, lines, labels);
   const figure = el("figure", {}, root, el("figcaption", {}, "Thick lines with rings: holdout. Solid: the search front. Dashed: near it, dotted: beyond a constraint or stopped, thin: dominated. The same figures are in the tables below."));
   wire(root, 14, (node, at) => {
     const points = JSON.parse(node.dataset.at);
@@ -377,7 +379,7 @@ function drawEffects(found, width) {
   const rows = [], bands = [];
   for (const knob of knobs) {
     const share = knob.importance;
-    rows.push(svg("text", { x: 2, y: y + 15, "font-weight": 650 }, narrow && knob.knob.length > 22 ? knob.knob.slice(-22) : knob.knob),
+    rows.push(svg("text", { x: 2, y: y + 15, "font-weight": 650 }, narrow && knob.knob.length > 24 ? `…${knob.knob.slice(-23)}` : knob.knob),
       svg("text", { class: "tick", x: narrow ? width - right : left - 12, y: y + 15, "text-anchor": "end" }, share == null ? "" : `matters ${percent(share)}`));
     if (share != null && !narrow) rows.push(svg("rect", { x: left - 12 - 80 * share, y: y + 19, width: 80 * share, height: 3, class: "front", fill: "var(--front)" }));
     y += row;

@@ -119,10 +119,7 @@ def _render(report: Report, blocks: tuple[Block, ...]) -> bytes:
         objectives=OBJECTIVES,
         default_rule=DEFAULT_RULE,
         replayed=is_replayed(report.conditions),
-        by_kind={
-            kind: [shown for shown in report.shown if shown.kind == kind]
-            for kind in ("front", "near", "holdout", "infeasible")
-        },
+        by_kind=_by_kind(report),
         data=safe_json(_content(report, blocks)),
         blocks=blocks,
         version=version("tuner"),
@@ -132,6 +129,23 @@ def _render(report: Report, blocks: tuple[Block, ...]) -> bytes:
     )
     # A lone surrogate, which a model may write and UTF-8 has no bytes for, becomes a question mark.
     return page.encode("utf-8", "replace")
+
+
+def _by_kind(report: Report) -> dict[str, list[Shown]]:
+    """The points that stand in tables of their own, in the order in which `Front` has them."""
+    found = report.front
+    order = [point.trial.number for point in (*found.search, *found.near, *found.infeasible)]
+    return {
+        kind: sorted(
+            (shown for shown in report.shown if shown.kind == kind),
+            key=lambda shown: (
+                order.index(shown.point.trial.number)
+                if kind != "holdout" and shown.point.trial.number in order
+                else len(order)
+            ),
+        )
+        for kind in ("front", "near", "holdout", "infeasible")
+    }
 
 
 def _policy(style: str, script: str) -> str:
