@@ -30,7 +30,9 @@ def test_init_finds_its_files_in_the_wheel(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
         names = archive.namelist()
-    assert {"tuner/data/kim2025.json", "tuner/profile/page.html.j2"} <= set(names)
+    assert {"tuner/data/kim2025.json", "tuner/profile/page.html.j2", "tuner/report/page.js"} <= set(
+        names
+    )
     assert not [name for name in names if name.startswith(("tests", "studies", "search_spaces"))]
 
     user = tmp_path / "user"

@@ -4,6 +4,7 @@ import pytest
 from tuner import intervals
 from tuner.errors import StoreError
 from tuner.results import Front
+from tuner.results import every_point
 from tuner.results import hypervolume_gain
 from tuner.results import open_results
 from tuner.spec import load_study
@@ -350,3 +351,27 @@ def test_a_study_without_holdout_questions_has_a_front_and_nothing_confirmed(kee
     store.close()
     assert [point.trial.number for point in front.search] == [0]
     assert front.confirmed == ()
+
+
+def test_every_point_has_those_that_are_on_no_front_too(keep, found):
+    study = keep(
+        found("direct", {}, search=[(1, 1, 4)] * 4),
+        found("react", {"max_steps": 1}, search=[(0, 9, 40)] * 4),
+        found("react", {"max_steps": 2}, search=[(1, 30, 90)] * 4, feasible=False),
+        found("react", {"max_steps": 3}, search=[(1, 2, 8), (0, 4, 8)], stopped="beaten"),
+        found("react", {"max_steps": 4}, search=[(0, 1, 4)], failure="no route"),
+        extra='constraints: {latency_p50_s: "<= 20"}\n',
+    )
+    store = open_results(study)
+    points = every_point(study, store)
+    (front,) = Front.read(study, store).search
+    store.close()
+    assert [(p.trial.number, p.n, p.on_front, p.membership) for p in points] == [
+        (0, 4, True, 1.0),
+        (1, 4, False, 0.0),
+        (2, 4, False, 0.0),
+        (3, 2, False, 0.0),
+    ]
+    assert points[0] == front
+    assert points[2].excess == {"latency_p50_s": 10.0}
+    assert points[3].values == {"accuracy": 0.5, "latency_p50_s": 3.0, "energy_wh": 8 / 3600}

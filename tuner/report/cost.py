@@ -114,8 +114,8 @@ def read_savings(
             is_estimate=False,
         ),
         Saving(
-            "racing",
-            "stopped, once the questions asked had shown enough",
+            "stopping early",
+            "given no more questions, once those asked had shown enough",
             len(stopped),
             sum(questions - row.runs for row, _ in stopped),
             {unit: _projected(stopped, name) for name, (unit, _) in AMOUNTS.items()},

@@ -68,7 +68,7 @@ data.points.forEach((point, index) => { point.index = index; point.info = data.t
 const hasHoldout = data.points.some((point) => point.split === "holdout");
 const KINDS = {
   front: "on the search front", near: "near the front", beaten: "dominated", infeasible: "beyond a constraint",
-  stopped: "stopped early (racing)", holdout: "measured again on holdout questions",
+  stopped: "stopped early", holdout: "measured again on holdout questions",
 };
 const FLAGS = { derived: "derived from checkpoints", reused: "reused from another study", oracle: "oracle: told when right", failed: "some questions failed" };
 const shownFor = (point, name) => point.shown[name];

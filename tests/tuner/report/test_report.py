@@ -69,12 +69,12 @@ def test_a_rule_that_does_not_apply_says_why(keep, found):
 
 def test_what_was_derived_reused_and_stopped_is_counted_as_saved(kinds):
     savings = {saving.by: saving for saving in report_of(kinds).savings}
-    assert savings["racing"].is_estimate
-    assert (savings["racing"].trials, savings["racing"].questions) == (1, 2)
+    assert savings["stopping early"].is_estimate
+    assert (savings["stopping early"].trials, savings["stopping early"].questions) == (1, 2)
     # Two questions of 12 s, a little apart, were asked; two more would have taken as long.
-    assert savings["racing"].amounts["s"] == pytest.approx(12 * 2.02)
-    assert savings["racing"].amounts["Wh"] == pytest.approx(160 / 3600)
-    assert savings["racing"].amounts["$"] is None
+    assert savings["stopping early"].amounts["s"] == pytest.approx(12 * 2.02)
+    assert savings["stopping early"].amounts["Wh"] == pytest.approx(160 / 3600)
+    assert savings["stopping early"].amounts["$"] is None
 
 
 def test_the_sums_tell_search_from_holdout_and_what_is_not_known(kinds):

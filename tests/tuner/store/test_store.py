@@ -201,6 +201,17 @@ def test_runs_come_in_the_order_in_which_they_finished(store, optuna_study):
     assert store.asked("holdout") == {}
 
 
+def test_failed_questions_are_counted_by_trial(store, optuna_study):
+    _, some = new_trial(store, optuna_study)
+    _, none = new_trial(store, optuna_study)
+    for example, error in (("e1", "no route"), ("e2", None), ("e3", "too late")):
+        run = plain_run(example, error=error)
+        store.save_run(some, "search", run, owner="me", search_s=0.0)
+        store.save_run(none, "search", plain_run(example), owner="me", search_s=0.0)
+    assert store.failed_counts("search") == {some: 2}
+    assert store.failed_counts("holdout") == {}
+
+
 def test_only_one_of_two_claims_succeeds(url, store):
     store.release("me")
     other = Store.create(url, "s")
