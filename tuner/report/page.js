@@ -441,7 +441,7 @@ panel.addEventListener("close", () => {
 });
 panel.addEventListener("click", (event) => { if (event.target === panel) panel.close(); });
 function head(title, ...buttons) {
-  const close = el("button", { type: "button", "aria-label": "close", onclick: () => panel.close() }, "✕ Close");
+  const close = el("button", { type: "button", "aria-label": "close", onclick: () => panel.close() }, "✕", el("span", { class: "word" }, " Close"));
   return el("div", { class: "panelhead" }, buttons, el("h2", { id: "panel-title", tabindex: -1 }, title), close);
 }
 function table(caption, columns, rows, attributes = {}) {

@@ -68,7 +68,7 @@ async def test_a_click_on_a_point_opens_its_config_and_runs_and_a_run_its_timeli
     assert "A village.\n[slow]" in text
     await panel.locator("button", has_text="← Trial 5").click()
     await panel.locator("h3", has_text="Runs").wait_for()
-    await panel.locator("button", has_text="Close").click()
+    await panel.get_by_label("close").click()
     assert await page.locator("dialog[open]").count() == 0
 
 
