@@ -1,7 +1,7 @@
 """A report as one HTML file that asks for nothing beyond itself; the only importer of Jinja here.
 
 Apart from `read_report`, which knows no markup. Everything that was written by a model, a dataset or a server comes
-into the page in one of two ways: escaped by Jinja, or as JSON that `page.js` puts into text nodes. The page's own style and
+into the page in one of two ways: escaped by Jinja, or as JSON that the page's script puts into text nodes. The page's own style and
 script are named by their digests in its content security policy, so that nothing else could run or be fetched.
 """
 
@@ -28,6 +28,9 @@ from tuner.report.runs import make_blocks
 from tuner.store import Store
 from tuner.tasks import SPLITS
 
+SCRIPTS = ("elements.js", "points.js", "plots.js", "panel.js", "page.js")
+"""One module of the page, in this order."""
+
 PAGE_BYTES = 5_000_000
 """Of the whole file at most."""
 
@@ -51,12 +54,13 @@ def require_jinja() -> None:
 def write_page(report: Report, store: Store, path: Path) -> tuple[Block, ...]:
     """The page at that path, PAGE_BYTES long at most; gives what it carries of runs.
 
-    Raises UserError where the file cannot be written, or Jinja is missing.
+    Its folder is made if need be. Raises UserError where the file cannot be written, or Jinja is missing.
     """
     require_jinja()
     fixed = len(_render(report, ()))
     blocks = _blocks(report, store, PAGE_BYTES - fixed)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_render(report, blocks))
     except OSError as error:
         raise UserError(f"--out: {path} cannot be written: {error.strerror}") from None
@@ -104,10 +108,10 @@ def _render(report: Report, blocks: tuple[Block, ...]) -> bytes:
     from jinja2 import StrictUndefined
 
     here = Path(__file__).parent
-    style, script, source = (
-        (here / name).read_text(encoding="utf-8")
-        for name in ("page.css", "page.js", "page.html.j2")
+    style, source, *scripts = (
+        (here / name).read_text(encoding="utf-8") for name in ("page.css", "page.html.j2", *SCRIPTS)
     )
+    script = "\n".join(scripts)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

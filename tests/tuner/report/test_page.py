@@ -114,6 +114,8 @@ def test_a_lone_surrogate_does_not_stop_it():
     assert page.safe_json({"answer": "\ud800</"}) == '{"answer":"\\ud800\\u003c/"}'
 
 
-def test_it_says_where_it_cannot_be_written(kinds, write, tmp_path):
+def test_its_folder_is_made_where_it_can_be(kinds, write, tmp_path):
     with pytest.raises(UserError, match="--out"):
-        write(kinds, tmp_path / "no" / "report.html")
+        write(kinds, tmp_path / "q.jsonl" / "report.html")
+    write(kinds, tmp_path / "new" / "report.html")
+    assert (tmp_path / "new" / "report.html").exists()
