@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.profile.text import load as load_in_words
+from tuner.samplers import POOLED
 from tuner.spec import LoadedStudy
 from tuner.store import Store
 from tuner.table import REPLAYED
@@ -87,7 +88,9 @@ def _model(name: str, model: Mapping[str, Any]) -> Facts:
 def _how(study: LoadedStudy) -> Facts:
     spec = study.spec
     racing = (
-        "off"
+        "none: the sampler gives questions a few at a time"
+        if spec.sampler.name == POOLED
+        else "off"
         if spec.racing is False
         else f"{100 * spec.racing.confidence:g} % sure, every {spec.racing.block} questions"
     )

@@ -350,7 +350,7 @@ function drawEffects(found, width) {
   const title = `Effects on ${objective.title}`;
   if (!knobs.length) return el("figure", {}, el("figcaption", {}, `${title}: the configs do not differ in it.`));
   const narrow = width < 560,
-    left = narrow ? 118 : 290,
+    left = narrow ? 118 : Math.max(290, Math.min(440, 8 * Math.max(...knobs.map((knob) => knob.knob.length)) + 100)),
     right = narrow ? 12 : 30,
     row = 22;
   const values = knobs.flatMap((k) => k.values.flatMap((v) => [v.low ?? v.effect, v.high ?? v.effect, v.effect]));

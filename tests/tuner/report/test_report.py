@@ -131,6 +131,7 @@ def test_the_conditions_say_where_how_and_on_what(kinds):
     assert facts["prefix cache between trials"] == "shared"
     assert facts["load"] == "1 question at a time"
     assert facts["sampler"].endswith("seed 0")
+    assert facts["racing"] == "none: the sampler gives questions a few at a time"
     assert facts["constraints"] == "latency_p50_s <= 20"
     assert len(facts["fingerprint, task"]) == 16
 
