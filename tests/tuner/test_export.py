@@ -102,7 +102,8 @@ def test_an_export_says_where_it_comes_from(keep, found, tmp_path):
     assert (told["why"], told["runner_up"]) == (choice.why, None)
     assert told["task"]["name"] == "jsonl"
     assert told["task"]["fingerprint"] == study.load_task().fingerprint()
-    assert told["energy"]["m"] == {"source": "cpu-estimate", "scope": "server process 1"}
+    metered = {"source": "cpu-estimate", "scope": "server process 1", "meter": None}
+    assert told["energy"]["m"] == metered
     assert told["measured"]["search"]["values"] == pytest.approx(
         {"accuracy": 0.75, "latency_p50_s": 1.0, "energy_wh": 0.001}
     )
