@@ -90,7 +90,7 @@ def export_all(study: LoadedStudy, store: Store, *, folder: Path) -> list[Export
             continue  # the study has no objective that it goes by
         recommended[choice.point.trial.number][name] = choice.why
     exporter = _Exporter(study, store, found)
-    exported = []
+    exported: list[Exported] = []
     for point in points:
         path, by = folder / f"trial-{point.trial.number}.yaml", recommended[point.trial.number]
         said = {"rule": None, "recommended_by": by}
@@ -186,7 +186,7 @@ class _Exporter:
     def _measured(self, point: Point) -> dict[str, Any]:
         load = self._study.spec.load.model_dump()
         trial_id = point.trial.trial_id
-        measured = {}
+        measured: dict[str, Any] = {}
         for same in (*self._found.candidates, *self._found.confirmed):
             if same.trial.trial_id == trial_id:
                 runs = self._store.runs(trial_id, same.split)

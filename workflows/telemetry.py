@@ -222,7 +222,7 @@ def _own_tracer() -> Any | None:
         _log.warning("no traces are sent: %s; pip install 'tuner[otel]'", error)
         return None
     resource = Resource.create()
-    if resource.attributes.get("service.name", "").startswith("unknown_service"):
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "workflows"}))
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

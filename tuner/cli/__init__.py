@@ -29,6 +29,8 @@ VERBS: Mapping[str, str] = {
     "validate": "tuner.cli.validate",
     "export": "tuner.cli.export",
     "ask": "tuner.cli.ask",
+    "serve": "tuner.cli.serve",
+    "verify": "tuner.cli.verify",
     "forecast": "tuner.cli.forecast",
     "profile": "tuner.cli.profile",
     "record": "tuner.cli.record",
