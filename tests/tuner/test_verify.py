@@ -106,9 +106,9 @@ def test_other_questions_are_refused(path):
 
 
 def test_what_asks_for_too_much_or_claims_too_little_is_refused(path):
-    with pytest.raises(UserError, match=r"--questions 81: the claim has 80 holdout questions"):
+    with pytest.raises(UserError, match="--questions 81: the claim has 80 holdout questions"):
         verify(path, questions=81)
-    with pytest.raises(UserError, match="--tolerance cost_usd: .* claims: accuracy, tokens_total"):
+    with pytest.raises(UserError, match=r"--tolerance cost_usd: .* claims: accuracy, tokens_total"):
         verify(path, tolerances={"cost_usd": 1})
     content = yaml.safe_load(path.read_text())
     del content["provenance"]["measured"]["holdout"]["answers"]
