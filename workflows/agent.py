@@ -155,7 +155,7 @@ def build_exported(
     and an import runs what it names. Raises ConfigError, naming the file, as `build` does, and where that is not allowed.
     """
     try:
-        own = sorted(_own_code(file.config.workflow, file.config.params))
+        own = own_code(file.config)
         if own and not allow_custom:
             raise ConfigError(
                 f"runs code that is not tuner's: the workflow {', '.join(own)}",
@@ -164,6 +164,11 @@ def build_exported(
         return build(file.config, llms=llms, pack=file.pack)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}", hint=error.hint) from None
+
+
+def own_code(config: AgentConfig) -> tuple[str, ...]:
+    """The workflows of a config that are no part of this package, `module:function` each; imports none of them."""
+    return tuple(_own_code(config.workflow, config.params))
 
 
 def _own_code(workflow: str, params: Mapping[str, Knob], within: str = "") -> Iterator[str]:

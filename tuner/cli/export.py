@@ -80,12 +80,15 @@ def _export(study: "LoadedStudy", store: "Store", rule: str, out: Path) -> None:
     from tuner.cli.output import command
     from tuner.cli.output import talk
     from tuner.rules import Rule
+    from workflows.agent import own_code
 
     choice = exporting.export(study, store, rule=Rule.parse(rule), out=out)
     _say(study, choice.point, f"{rule}: {choice.why}")
     print(out)
     first = study.load_task().examples(choice.point.split)[0]
-    talk(f'next: {command()} ask {out} "{first.question}"')
+    config = choice.point.trial.config
+    allowed = " --allow-custom" if config is not None and own_code(config) else ""
+    talk(f'next: {command()} ask{allowed} {out} "{first.question}"')
 
 
 def _export_models(study: "LoadedStudy", store: "Store", rule: str, out: Path) -> None:
