@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -32,6 +31,7 @@ from workflows.config import AgentFile
 from workflows.config import ExportedModel
 from workflows.config import load_agent_file
 from workflows.llm import ChatClient
+from workflows.llm import ScriptedLLM
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def deploy(
     with ExitStack() as stack:
         running = {}
         # Built once without its models: what is wrong with it must not show after minutes of starting servers.
-        stand_ins = {name: ChatClient(_anywhere(model)) for name, model in file.models.items()}
+        stand_ins = {name: ScriptedLLM(()) for name in file.models}
         build_exported(file, llms=stand_ins, path=path, allow_custom=allow_custom)
         for name, model in file.models.items():
             endpoint = stack.enter_context(start_exported(name, model, say=say))
@@ -71,13 +71,6 @@ def deploy(
         llms = {name: each.client for name, each in running.items()}
         agent = build_exported(file, llms=llms, path=path, allow_custom=allow_custom)
         yield Deployed(file, agent, running)
-
-
-def _anywhere(model: ExportedModel) -> Any:
-    """The settings with some address, where the server has none yet."""
-    if model.settings.api_base is not None or model.serve is None:
-        return model.settings
-    return model.settings.model_copy(update={"api_base": "http://127.0.0.1:9/v1"})
 
 
 def _refuse_programs(path: Path, name: str, model: ExportedModel) -> None:

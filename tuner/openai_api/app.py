@@ -53,6 +53,9 @@ BODY_S = 30.0
 PING_S = 15.0
 """How often a stream says that it lives, for whoever stands in between and closes silent connections."""
 
+HEALTH_S = 1.0
+"""For how long it counts what a look at the models' servers has shown."""
+
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 _CLOSED = 499
@@ -106,7 +109,11 @@ class _Api:
         self._places = asyncio.Semaphore(limits.concurrency)
         self._inside = 0
         meter = total([each.meter for each in deployed.running.values()])
-        self._metrics = Metrics(deployed.file, metered=meter.source != "none")
+        self._metrics = Metrics(
+            deployed.file,
+            tools=self._agent.open_session().tools.keys(),
+            metered=meter.source != "none",
+        )
         self._energy: Energy | None = None
         if self._metrics.query_energy is not None and self._metrics.idle_energy is not None:
             self._energy = Energy(
@@ -114,6 +121,9 @@ class _Api:
                 query_j=self._metrics.query_energy.observe,
                 idle_j=self._metrics.idle_energy.inc,
             )
+        self._health = asyncio.Lock()
+        self._health_s, self._unhealthy = -math.inf, ""
+        """When the models' servers were looked at last, and which of them was not well."""
         self._mean_s = 1.0
         """Of the latest answers, for whoever is told to come back later."""
 
@@ -170,14 +180,23 @@ class _Api:
 
     async def health(self, request: Request) -> Response:
         """GET /healthz: whether every model's server answers."""
+        async with self._health:  # anybody may ask, and servers are looked at once for all
+            if asyncio.get_running_loop().time() > self._health_s + HEALTH_S:
+                self._unhealthy = await self._first_unhealthy()
+                self._health_s = asyncio.get_running_loop().time()
+        if self._unhealthy:
+            said = {"status": "unavailable", "model": self._unhealthy}
+            return JSONResponse(said, status_code=HTTPStatus.SERVICE_UNAVAILABLE)
+        return JSONResponse({"status": "ok"})
+
+    async def _first_unhealthy(self) -> str:
         for name, each in self._deployed.running.items():
             try:
                 await asyncio.to_thread(each.endpoint.check)
             except ServingError as error:
                 _log.warning("not healthy: %s", error)
-                said = {"status": "unavailable", "model": name}
-                return JSONResponse(said, status_code=HTTPStatus.SERVICE_UNAVAILABLE)
-        return JSONResponse({"status": "ok"})
+                return name
+        return ""
 
     async def show_metrics(self, request: Request) -> Response:
         """GET /metrics."""
@@ -296,19 +315,12 @@ class _Api:
                 kind="timeout_error",
                 code="timeout",
             ) from None
-        except ModelError as error:
+        except Exception as error:
             ended = "failed"
-            _log.warning("no answer: %s", error)  # the reply is silent of addresses within
-            late = isinstance(error, ModelTimeout)
-            raise ApiError(
-                HTTPStatus.GATEWAY_TIMEOUT if late else HTTPStatus.BAD_GATEWAY,
-                f"a model behind this agent {'took too long' if late else 'gave no usable reply'}",
-                kind="upstream_error",
-                code="model_timeout" if late else "model_error",
-            ) from None
-        except Exception:
-            ended = "failed"
-            raise
+            cause = _first(error)
+            if not isinstance(cause, ModelError):
+                raise
+            raise _no_reply(cause) from None
         finally:
             self._metrics.ended(ended)
             if ended == "answered":
@@ -430,6 +442,25 @@ async def _ends_first(work: "asyncio.Task[Any]", receive: Receive) -> bool:
         for task in (work, leaving):
             task.cancel()
         await asyncio.gather(work, leaving, return_exceptions=True)
+
+
+def _first(failure: BaseException) -> BaseException:
+    """The first cause of a failure; concurrent calls fail in groups."""
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
+def _no_reply(error: ModelError) -> ApiError:
+    """What clients are told of a model that failed: nothing of addresses within, which the log has."""
+    _log.warning("no answer: %s", error)
+    late = isinstance(error, ModelTimeout)
+    return ApiError(
+        HTTPStatus.GATEWAY_TIMEOUT if late else HTTPStatus.BAD_GATEWAY,
+        f"a model behind this agent {'took too long' if late else 'gave no usable reply'}",
+        kind="upstream_error",
+        code="model_timeout" if late else "model_error",
+    )
 
 
 def _internal() -> ApiError:

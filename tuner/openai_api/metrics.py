@@ -4,6 +4,7 @@ Every series has the labels `config` (the configuration's hash) and `model`: tha
 of calls and tokens the one that was called. Units are those of the base system, as Prometheus wants them.
 """
 
+from collections.abc import Collection
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,7 +27,9 @@ OUTCOMES = ("answered", "failed", "timed_out", "cancelled")
 class Metrics:
     """The series of one served agent, in a registry of their own."""
 
-    def __init__(self, file: AgentFile, *, metered: bool) -> None:
+    def __init__(self, file: AgentFile, *, tools: Collection[str], metered: bool) -> None:
+        """`tools` are the names that the agent's have: one that its model makes up is no series of its own."""
+        self._tool_names = frozenset(tools)
         self._config = file.config.hash()
         self._names = {model.settings.model: name for name, model in file.models.items()}
         self._registry = CollectorRegistry()
@@ -98,10 +101,10 @@ class Metrics:
         self._refused.labels(**self._own, reason=reason).inc()
 
     def called(self, span: Span) -> None:
-        """A call has ended; a tool that the agent made up counts as `unknown`, so that no model can invent series."""
+        """A call has ended."""
         outcome = "ok" if span.error is None else "failed"
         if span.kind == "tool":
-            known = span.name if span.error is None else "unknown"
+            known = span.name if span.name in self._tool_names else "unknown"
             self._tools.labels(**self._own, tool=known, outcome=outcome).inc()
             return
         labels = {"config": self._config, "model": self._names.get(span.name, span.name)}

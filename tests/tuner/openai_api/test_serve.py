@@ -13,6 +13,10 @@ from contextlib import ExitStack
 import httpx
 import openai
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as older_text
 
@@ -319,6 +323,40 @@ def test_a_model_that_fails_is_told_without_its_address(serve_here, serve_model,
         assert found["tuner_requests_total", ("outcome", "failed")] == 2
         assert found["tuner_model_calls_total", ("outcome", "failed")] == 2
     assert any("no answer: " in text and "scripted" in text for text in caplog.messages)
+
+
+def test_concurrent_calls_that_fail_are_one_failure(serve_here, serve_model):
+    params = {"samples": 3, "temperature": 0.5}
+    with (
+        serve_model("--script", *["500"] * 3) as model,
+        serve_here(model, workflow="self_consistency", params=params) as base_url,
+    ):
+        reply = httpx.post(f"{base_url}/chat/completions", json=BODY, timeout=20)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (502, "model_error")
+
+
+def test_a_tool_that_the_model_made_up_is_no_series_of_its_own(serve_here, serve_model):
+    params = {"max_steps": 1, "thoughts": False}
+    with (
+        serve_model("--text", "magic[Anna]") as model,
+        serve_here(model, workflow="react", params=params) as base_url,
+    ):
+        assert httpx.post(f"{base_url}/chat/completions", json=BODY).status_code == 200
+        tools = {key[2][1] for key in samples_at(base_url) if key[0] == "tuner_tool_calls_total"}
+    assert tools == {"unknown"}
+
+
+def test_a_callers_trace_goes_on(serve_here, serve_model, monkeypatch):
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    headers = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    with serve_model() as model, serve_here(model) as base_url:
+        httpx.post(f"{base_url}/chat/completions", json=BODY, headers=headers)
+    provider.shutdown()
+    spans = exporter.get_finished_spans()
+    assert [span.name for span in spans] == ["chat openai/loopback", "invoke_agent cot"]
+    assert {f"{span.context.trace_id:032x}" for span in spans} == {headers["traceparent"][3:35]}
 
 
 def test_health_says_when_the_model_is_gone(serve_here, serve_model):
