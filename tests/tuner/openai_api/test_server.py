@@ -1,5 +1,7 @@
 """Who may ask: a key wherever other machines could."""
 
+import socket
+
 import pytest
 
 from tuner.errors import UserError
@@ -32,3 +34,12 @@ def test_a_port_that_is_taken_is_a_mistake_of_the_users():
             bind("127.0.0.1", port)
     with pytest.raises(UserError, match="cannot be listened on"):
         bind("no such host", 0)
+
+
+def test_connections_send_small_replies_at_once():
+    with (
+        bind("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
