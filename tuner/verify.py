@@ -42,6 +42,7 @@ from tuner.objectives import Objective
 from tuner.objectives import by_question
 from tuner.records import ExampleRun
 from tuner.serving.models import Say
+from tuner.table import REPLAYED
 from tuner.table import load_recorded_task
 from tuner.tasks import Example
 from tuner.tasks import Split
@@ -338,7 +339,8 @@ def _incomparable(
         if here != told.hardware:
             return f"was measured on other hardware: {told.hardware}; this is {here}"
     if objective.needs == "meter":
-        source, then = "; ".join(dict.fromkeys(sources.values())), claim.sources.get("energy")
+        source = "; ".join(dict.fromkeys(sources.values()))
+        then = claim.sources.get("energy", "none").removeprefix(REPLAYED)
         if source != then:
             return f"was measured by {then}, and here is measured by {source}"
         problem = next((run.energy.problem for run in runs if run.energy.problem), None)
