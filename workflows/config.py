@@ -138,6 +138,9 @@ class AgentFile(BaseModel):
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
+_HOW = "write one with: tuner export STUDY --rule knee --out FILE"
+
+
 class _Dumper(yaml.SafeDumper):
     """Plain YAML, in which what is a tuple stands in one line."""
 
@@ -193,13 +196,15 @@ def load_agent_file(path: Path) -> AgentFile:
         given = "" if version is None else f" (given: {version!r})"
         raise ConfigError(
             f"{path}: format_version: not an exported agent of version {FORMAT_VERSION}{given}",
-            hint="write one with: tuner export STUDY --rule knee --out FILE",
+            hint=_HOW,
         )
     try:
         agent = AgentFile.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise ConfigError(f"{path}: {where}: is missing, as in no exported agent", hint=_HOW) from None  # fmt: skip
         raise ConfigError(f"{path}: {where}: {first['msg']} (given: {first['input']!r})") from None
     missing = [name for name in agent.config.models() if name not in agent.models]
     if missing:

@@ -11,6 +11,7 @@ from tuner.cli.arguments import StudyPath
 
 if TYPE_CHECKING:
     from tuner.results import Point
+    from tuner.rules import Rule
     from tuner.spec import LoadedStudy
     from tuner.store import Store
 
@@ -53,6 +54,7 @@ def export(
     """Write the configuration that a rule recommends, with all that it needs to run."""
     from tuner.errors import UserError
     from tuner.results import open_results
+    from tuner.rules import Rule
     from tuner.spec import load_study
 
     if every and rule is not None:
@@ -65,25 +67,25 @@ def export(
             f"--all writes agents, which may share their models, and --format {form} a list of models",
             hint="leave one of them out",
         )
+    chosen_by = Rule.parse(rule or "knee")
     loaded = load_study(study)
     store = open_results(loaded)
     if every:
         _export_all(loaded, store, Path("front") if out is None else out)
     elif form is Format.AGENT:
-        _export(loaded, store, rule or "knee", Path("best.yaml") if out is None else out)
+        _export(loaded, store, chosen_by, Path("best.yaml") if out is None else out)
     else:
-        _export_models(loaded, store, rule or "knee", Path("litellm.yaml") if out is None else out)
+        _export_models(loaded, store, chosen_by, Path("litellm.yaml") if out is None else out)
 
 
-def _export(study: "LoadedStudy", store: "Store", rule: str, out: Path) -> None:
+def _export(study: "LoadedStudy", store: "Store", rule: "Rule", out: Path) -> None:
     from tuner import export as exporting
     from tuner.cli.output import command
     from tuner.cli.output import talk
-    from tuner.rules import Rule
     from workflows.agent import own_code
 
-    choice = exporting.export(study, store, rule=Rule.parse(rule), out=out)
-    _say(study, choice.point, f"{rule}: {choice.why}")
+    choice = exporting.export(study, store, rule=rule, out=out)
+    _say(study, choice.point, f"{rule.text}: {choice.why}")
     print(out)
     first = study.load_task().examples(choice.point.split)[0]
     config = choice.point.trial.config
@@ -91,15 +93,14 @@ def _export(study: "LoadedStudy", store: "Store", rule: str, out: Path) -> None:
     talk(f'next: {command()} ask{allowed} {out} "{first.question}"')
 
 
-def _export_models(study: "LoadedStudy", store: "Store", rule: str, out: Path) -> None:
+def _export_models(study: "LoadedStudy", store: "Store", rule: "Rule", out: Path) -> None:
     from tuner import export as exporting
     from tuner.cli.output import talk
     from tuner.proxy import dump_proxy_config
-    from tuner.rules import Rule
 
-    choice, agent = exporting.chosen(study, store, rule=Rule.parse(rule), out=out)
+    choice, agent = exporting.chosen(study, store, rule=rule, out=out)
     dump_proxy_config(agent, out)
-    _say(study, choice.point, f"{rule}: {choice.why}")
+    _say(study, choice.point, f"{rule.text}: {choice.why}")
     print(out)
     talk(f"next: litellm --config {out}")
 

@@ -348,6 +348,7 @@ pack: {instruction: Answer.}
     ("text", "message"),
     [
         ("format_version: 2\n", "not an exported agent of version 1"),
+        (STUDY, "config: is missing, as in no exported agent"),
         ("a: [", "not YAML"),
         ("config: !!python/object/apply:os.getcwd []", "not YAML"),
     ],
