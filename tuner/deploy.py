@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -79,9 +80,9 @@ def _refuse_programs(path: Path, name: str, model: ExportedModel) -> None:
     engine = ENGINES.get(serve.get("engine", ""))
     if engine is None or not issubclass(engine, Program):
         return
-    usual = engine.model_fields["command"].default
-    given = list(serve.get("command", usual))
-    is_usual = given[1:] == list(usual[1:]) and given[:1] in ([usual[0]], [find_program(usual[0])])
+    program, *rest = engine.model_fields["command"].default
+    given = serve.get("command", [program, *rest])
+    is_usual = given in ([program, *rest], [find_program(program), *rest])
     for key, value in (
         ("command", None if is_usual else given),
         ("arguments", serve.get("arguments")),
@@ -96,7 +97,9 @@ def _refuse_programs(path: Path, name: str, model: ExportedModel) -> None:
 
 def _meter(path: Path, file: AgentFile, name: str, endpoint: Endpoint, say: Say) -> Meter:
     """What measured the model's energy, where that works here."""
-    told = file.provenance.get("energy", {}).get(name, {}).get("meter")
+    told: Any = file.provenance
+    for key in ("energy", name, "meter"):
+        told = told.get(key) if isinstance(told, Mapping) else None
     try:
         spec = None if told is None else MeterSpec.model_validate(told)
     except ValidationError as error:

@@ -69,7 +69,7 @@ class _Measured(BaseModel):
 
     values: dict[str, float]
     sources: dict[str, str]
-    answers: dict[str, list[Any]]
+    answers: dict[str, list[str | int | float | None]]
 
 
 class _Told(BaseModel):

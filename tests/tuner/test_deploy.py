@@ -41,6 +41,7 @@ def vllm(**changes):
         ("command", {"command": ["/bin/sh", "-c", "touch ran"]}),
         ("command", {"command": ["vllm", "serve", "--load-format", "x"]}),
         ("command", {"command": ["/stranger/vllm", "serve"]}),
+        ("command", {"command": "vllm serve"}),
         ("arguments", {"arguments": ["--trust-remote-code"]}),
         ("environment", {"environment": {"LD_PRELOAD": "/stranger.so"}}),
     ],

@@ -108,11 +108,12 @@ class _Api:
         self._api_key = api_key
         self._places = asyncio.Semaphore(limits.concurrency)
         self._inside = 0
-        meter = total([each.meter for each in deployed.running.values()])
+        meters = [each.meter for each in deployed.running.values()]
+        meter = total(meters)
         self._metrics = Metrics(
             deployed.file,
             tools=self._agent.open_session().tools.keys(),
-            metered=meter.source != "none",
+            metered=all(each.source != "none" for each in meters),
         )
         self._energy: Energy | None = None
         if self._metrics.query_energy is not None and self._metrics.idle_energy is not None:
@@ -258,6 +259,8 @@ class _Api:
                 code="request_timeout",
                 headers={"Connection": "close"},
             ) from None
+        except ClientDisconnect:
+            raise ApiError(_CLOSED, "the client has left", code="client_left") from None
         try:
             return json.loads(body)
         except (ValueError, RecursionError) as error:

@@ -310,6 +310,29 @@ def test_a_client_that_leaves_ends_its_run(serve_here, serve_model):
         assert reply.status_code == 200
 
 
+def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_defect(
+    serve_here, serve_model, caplog
+):
+    with serve_model() as model, serve_here(model) as base_url:
+        port = int(base_url.removesuffix("/v1").rpartition(":")[-1])
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        )
+        with socket.create_connection(("127.0.0.1", port)) as leaving:
+            leaving.sendall(head.encode())
+            time.sleep(0.2)
+        until(
+            lambda: (
+                samples_at(base_url).get(
+                    ("tuner_requests_refused_total", ("reason", "client_left"))
+                )
+                == 1
+            )
+        )
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_model_that_fails_is_told_without_its_address(serve_here, serve_model, caplog):
     with serve_model("--script", "500", "500") as model, serve_here(model) as base_url:
         with client_at(base_url) as ours:
