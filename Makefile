@@ -28,7 +28,7 @@ format: .venv/dev
 
 .venv/dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,math,report,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,math,otel,report,serve,dev]'
 	@touch $@
 
 clean:

@@ -10,10 +10,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from typer.main import get_command
 
 import tuner
 from tuner.cli import VERBS
+from tuner.cli import make_app
 from tuner.objectives import OBJECTIVES
+from tuner.openai_api.metrics import Metrics
 from tuner.rules import RULES
 from tuner.samplers import SAMPLERS
 from tuner.serving import ENGINES
@@ -161,6 +165,28 @@ async def test_the_worked_example_of_a_workflow_works(
     space = tmp_path / "space.yaml"
     space.write_text(f"format_version: 1\nname: s\nworkflows:\n{stanza}")
     assert load_space(space).size(["m"]) == 5 * 3
+
+
+@pytest.mark.parametrize("verb", ["export", "serve", "verify"])
+def test_the_guide_to_production_has_every_option(verb: str) -> None:
+    guide = (ROOT / "docs" / "production.md").read_text()
+    command = get_command(make_app()).commands[verb]  # type: ignore[attr-defined]
+    for option in command.params:
+        if option.param_type_name == "option" and option.name != "help":
+            assert option.opts[0] in guide, f"tuner {verb} {option.opts[0]}"
+
+
+def test_the_guide_to_production_has_every_series() -> None:
+    guide = (ROOT / "docs" / "production.md").read_text()
+    file = AgentFile(
+        format_version=1,
+        config=AgentConfig(workflow="direct", model="m"),
+        models={"m": ExportedModel(settings=ModelSettings(model="openai/loopback"))},
+        pack=AgentPack(instruction="Answer."),
+    )
+    text, _ = Metrics(file, tools=(), metered=True).text({"accept": "application/openmetrics-text"})
+    for family in text_string_to_metric_families(text.decode()):
+        assert f"`{family.name}" in guide
 
 
 @pytest.mark.parametrize("name", TASKS)

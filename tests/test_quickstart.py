@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
+import openai
 import pytest
 import yaml
 
@@ -83,6 +86,44 @@ async def test_an_exported_config_answers_alike_by_workflows_alone(
     assert [span.error for span in outcome.spans if span.kind == "llm"] == [None] * sum(
         span.kind == "llm" for span in outcome.spans
     )
+
+
+@pytest.mark.slow
+def test_an_exported_config_is_served_and_verified(folder: Path) -> None:
+    tuner(folder, "export", "studies/quickstart.yaml", "--out", "served.yaml")
+    command = [str(Path(sys.executable).parent / "tuner"), "serve", "served.yaml", "--port", "0"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        try:
+            with openai.OpenAI(base_url=url, api_key="none") as client:
+                reply = client.chat.completions.create(
+                    model="served",
+                    messages=[{"role": "user", "content": "What does the baker of York sell?"}],
+                )
+            assert reply.usage is not None
+            assert reply.usage.completion_tokens > 0
+            time.sleep(0.5)  # joules are counted in periods
+            metrics = httpx.get(f"{url.removesuffix('/v1')}/metrics").text
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
+    (line,) = (
+        row for row in metrics.splitlines() if row.startswith("tuner_query_energy_joules_sum")
+    )
+    assert float(line.rpartition(" ")[2]) > 0
+    verified = tuner(folder, "verify", "served.yaml", "--json")
+    content = json.loads(verified.stdout)
+    assert verified.returncode == (1 if content["outcome"] == "fails" else 0)
+    assert content["left_out"] == {}
+    assert {claim["name"] for claim in content["claims"]} == {
+        "accuracy",
+        "latency_p50_s",
+        "energy_wh",
+    }
+    # One slot and no temperature: the answers are the same, whatever else the machine does.
+    (accuracy,) = (claim for claim in content["claims"] if claim["name"] == "accuracy")
+    assert accuracy["now"] == accuracy["claimed"]
 
 
 @pytest.mark.slow

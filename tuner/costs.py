@@ -185,7 +185,7 @@ def measured_file(path: Path) -> Measured:
     agent = load_agent_file(path)
     passes = agent.provenance.get("measured", {})
     split = "holdout" if "holdout" in passes else "search"
-    rule = agent.provenance.get("rule", "knee")
+    rule = agent.provenance.get("rule") or "knee"
     again = f"export it again: tuner export STUDY --rule {shlex.quote(rule)} --out {path}"
     if "costs" not in passes.get(split, {}):
         raise UserError(

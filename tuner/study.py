@@ -336,6 +336,7 @@ def _provenance_of(running: Running, cache: Literal["isolated", "shared"]) -> di
         "settings": endpoint.settings.model_dump(mode="json"),
         "serve": endpoint.serve,
         "server": endpoint.fingerprint(),
+        "engine": endpoint.engine,
         "cache": "shared" if cache == "shared" else endpoint.isolate("provenance").label,
         "energy": {
             "source": meter.source,

@@ -1,5 +1,6 @@
 """An agent that answers questions: a workflow with its params, models and a pack; built from a config or loaded from a file."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,15 +8,20 @@ from workflows.agent_pack import AgentPack
 from workflows.base import Outcome
 from workflows.base import Workflow
 from workflows.config import AgentConfig
+from workflows.config import AgentFile
+from workflows.config import Knob
 from workflows.config import load_agent_file
 from workflows.errors import ConfigError
 from workflows.llm import LLM
 from workflows.llm import ChatClient
 from workflows.resume import OnReadAgain
 from workflows.resume import PastRun
+from workflows.session import OnProgress
 from workflows.session import Oracle
 from workflows.session import Session
 from workflows.table import make_workflow
+from workflows.table import workflow_kind
+from workflows.telemetry import telling
 from workflows.tools import Delayed
 from workflows.tools import Kit
 from workflows.tools import Toolbox
@@ -34,18 +40,47 @@ class Agent:
         actor: str,
         pack: AgentPack,
         tool_delay_s: float = 0.0,
+        config: AgentConfig | None = None,
     ) -> None:
         self._workflow = workflow
+        self._config = config
         self._llms = llms
         self._actor = actor
         self._pack = pack
         self._toolkits = load_toolkits(pack)
         self._tool_delay_s = tool_delay_s
 
-    async def run(self, question: str, *, seed: int = 0) -> Outcome:
-        """Answer one question. Raises what the model or a tool raised."""
-        session = self.open_session(seed=seed)
-        return await self.run_session(question, session)
+    async def run(
+        self, question: str, *, seed: int = 0, on_progress: OnProgress | None = None
+    ) -> Outcome:
+        """Answer one question. Raises what the model or a tool raised.
+
+        `on_progress` hears of each call (a Span) and each round (a Checkpoint) as it ends. The run is told to
+        OpenTelemetry where that is configured (`workflows.telemetry`).
+        """
+        session = self.open_session(seed=seed, on_progress=on_progress)
+        config = self._config
+        with telling(
+            session.trace,
+            name=type(self._workflow).__name__ if config is None else config.workflow,
+            version=None if config is None else config.hash(),
+            model=self._actor,
+            settings={
+                llm.settings.model: llm.settings
+                for llm in self._llms.values()
+                if isinstance(llm, ChatClient)
+            },
+        ) as told:
+            told.asked(question)
+            outcome = await self.run_session(question, session)
+            told.answered(outcome.answer)
+        return outcome
+
+    async def close(self) -> None:
+        """Close the connections to the models' servers; on the event loop that the runs were on."""
+        for llm in self._llms.values():
+            if isinstance(llm, ChatClient):
+                await llm.close()
 
     def open_session(
         self,
@@ -54,6 +89,7 @@ class Agent:
         oracle: Oracle | None = None,
         past: PastRun | None = None,
         on_read_again: OnReadAgain | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Session:
         """A session for one question, for callers that want its trace even when the run fails.
 
@@ -69,6 +105,7 @@ class Agent:
             oracle=oracle,
             past=past,
             on_read_again=on_read_again,
+            on_progress=on_progress,
         )
 
     def _opened(self, toolkit: Toolkit) -> Kit:
@@ -99,15 +136,64 @@ def build(
             raise ConfigError(
                 f"model {name!r} is not there; there are: {', '.join(llms) or 'none'}"
             )
-    return Agent(workflow, llms=llms, actor=config.model, pack=pack, tool_delay_s=tool_delay_s)
+    return Agent(
+        workflow,
+        llms=llms,
+        actor=config.model,
+        pack=pack,
+        tool_delay_s=tool_delay_s,
+        config=config,
+    )
 
 
-def load(path: str | Path, *, api_base: str | Mapping[str, str] | None = None) -> Agent:
+def build_exported(
+    file: AgentFile, *, llms: Mapping[str, LLM], path: Path, allow_custom: bool = False
+) -> Agent:
+    """The agent in a file that was read from `path`, on these models.
+
+    A workflow of one's own, `module:function`, is imported only with `allow_custom`: the file may be a stranger's,
+    and an import runs what it names. Raises ConfigError, naming the file, as `build` does, and where that is not allowed.
+    """
+    try:
+        own = own_code(file.config)
+        if own and not allow_custom:
+            raise ConfigError(
+                f"runs code that is not tuner's: the workflow {', '.join(own)}",
+                hint="if you trust the file and that code: --allow-custom, or workflows.load(path, allow_custom=True)",
+            )
+        return build(file.config, llms=llms, pack=file.pack)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}", hint=error.hint) from None
+
+
+def own_code(config: AgentConfig) -> tuple[str, ...]:
+    """The workflows of a config that are no part of this package, `module:function` each; imports none of them."""
+    return tuple(_own_code(config.workflow, config.params))
+
+
+def _own_code(workflow: str, params: Mapping[str, Knob], within: str = "") -> Iterator[str]:
+    """Every `module:function` that a workflow, or one within it, is."""
+    if ":" in workflow:
+        yield workflow
+        return
+    for knob in workflow_kind(workflow).params.nested:
+        inner = params.get(f"{within}{knob}")
+        if isinstance(inner, str):
+            yield from _own_code(inner, params, f"{within}{knob}.")
+
+
+def load(
+    path: str | Path,
+    *,
+    api_base: str | Mapping[str, str] | None = None,
+    allow_custom: bool = False,
+) -> Agent:
     """The agent in an exported file, on the models that it names.
 
     `api_base` replaces the file's address of the models' server; a mapping gives one for each model
-    by name. Raises ConfigError when the file cannot be used, or names no address for a server that
-    the tuner had started itself.
+    by name. `allow_custom` lets the file name a workflow that is no part of this package, which is then
+    imported: only for files and code that you trust. Raises ConfigError when the file cannot be used, names
+    such a workflow without that, or names no address for a server that the tuner had started itself.
     """
     path = Path(path)
     file = load_agent_file(path)
@@ -121,7 +207,4 @@ def load(path: str | Path, *, api_base: str | Mapping[str, str] | None = None) -
             )
         changes = {} if address is None else {"api_base": address}
         llms[name] = ChatClient(model.settings.model_copy(update=changes))
-    try:
-        return build(file.config, llms=llms, pack=file.pack)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}", hint=error.hint) from None
+    return build_exported(file, llms=llms, path=path, allow_custom=allow_custom)

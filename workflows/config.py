@@ -138,8 +138,29 @@ class AgentFile(BaseModel):
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
-def dump_agent_file(agent: AgentFile, path: Path) -> None:
-    """Write an agent as YAML, and long parts of its pack as JSON lines beside it (`best.documents.jsonl`)."""
+_HOW = "write one with: tuner export STUDY --rule knee --out FILE"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Plain YAML, in which what is a tuple stands in one line."""
+
+
+_Dumper.add_representer(
+    tuple,
+    lambda dumper, row: dumper.represent_sequence("tag:yaml.org,2002:seq", row, flow_style=True),
+)
+
+_HEAD = """\
+# An agent as `tuner` measured it. It answers by `tuner ask FILE QUESTION`, behind an API by `tuner serve FILE`,
+# and in Python by `workflows.load(FILE)`. Keys are not in here: `api_key_env` names the variables that hold them.
+"""
+
+
+def dump_agent_file(agent: AgentFile, path: Path, *, beside_as: str | None = None) -> None:
+    """Write an agent as YAML, and long parts of its pack as JSON lines beside it (`best.documents.jsonl`).
+
+    Files that share these parts share them by a name in place of their own: `beside_as`.
+    """
     pack = agent.pack
     beside: dict[str, Sidecar] = {}
     for part in _BESIDE:
@@ -149,7 +170,7 @@ def dump_agent_file(agent: AgentFile, path: Path) -> None:
         lines = "".join(
             json.dumps(item.model_dump(mode="json"), ensure_ascii=False) + "\n" for item in items
         ).encode()
-        file = path.with_suffix(f".{part}.jsonl")
+        file = path.with_name(f"{beside_as or path.stem}.{part}.jsonl")
         file.write_bytes(lines)
         beside[part] = Sidecar(file=file.name, sha256=hashlib.sha256(lines).hexdigest())
     agent = agent.model_copy(update={"beside": beside})
@@ -158,8 +179,8 @@ def dump_agent_file(agent: AgentFile, path: Path) -> None:
         content["pack"].pop(part)  # they stand beside, or there are none
     content["provenance"] = agent.provenance  # None in it means missing, and stays
     # Not allow_unicode: PyYAML then writes some line separators raw and reads them back as spaces.
-    text = yaml.safe_dump(content, sort_keys=False, width=100)
-    path.write_text(text, encoding="utf-8")
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=100)
+    path.write_text(_HEAD + text, encoding="utf-8")
 
 
 def load_agent_file(path: Path) -> AgentFile:
@@ -175,13 +196,15 @@ def load_agent_file(path: Path) -> AgentFile:
         given = "" if version is None else f" (given: {version!r})"
         raise ConfigError(
             f"{path}: format_version: not an exported agent of version {FORMAT_VERSION}{given}",
-            hint="write one with: tuner export STUDY --rule knee --out FILE",
+            hint=_HOW,
         )
     try:
         agent = AgentFile.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise ConfigError(f"{path}: {where}: is missing, as in no exported agent", hint=_HOW) from None  # fmt: skip
         raise ConfigError(f"{path}: {where}: {first['msg']} (given: {first['input']!r})") from None
     missing = [name for name in agent.config.models() if name not in agent.models]
     if missing:

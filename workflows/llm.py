@@ -100,6 +100,11 @@ class ChatClient:
         self._first_line = ""
         self._cache_salt: dict[str, str] = {}
 
+    @property
+    def settings(self) -> ModelSettings:
+        """How the model is reached."""
+        return self._settings
+
     def salted(self, salt: str, how: Salting) -> Self:
         """This client, connections and all, whose prompts no server takes for any that had another salt, or none.
 

@@ -23,10 +23,14 @@ from workflows.resume import Recall
 from workflows.tools import Observation
 from workflows.tools import Toolbox
 from workflows.tools import call_tool
+from workflows.trace import Span
 from workflows.trace import Trace
 
 Oracle = Callable[[str], Awaitable[float]]
 """An answer to its score, by the right answer; only whoever has the right answer can give one."""
+
+OnProgress = Callable[[Span | Checkpoint], None]
+"""Hears of each call and each round of a run as it ends; a call may end in another thread."""
 
 
 class Session:
@@ -44,6 +48,7 @@ class Session:
         trace: Trace | None = None,
         past: PastRun | None = None,
         on_read_again: OnReadAgain | None = None,
+        on_progress: OnProgress | None = None,
     ) -> None:
         self.trace = Trace() if trace is None else trace
         self.seed = seed
@@ -55,6 +60,9 @@ class Session:
         self._checkpoints: list[Checkpoint] = []
         self._is_branch = False
         self._recall = None if past is None else Recall(past, self.trace, on_read_again)
+        self._on_progress = on_progress
+        if on_progress is not None:
+            self.trace.listeners.append(on_progress)
 
     @property
     def on_its_own(self) -> bool:
@@ -166,9 +174,10 @@ class Session:
             if left is not None:
                 self._checkpoints.append(left)
                 return
-        self._checkpoints.append(
-            Checkpoint(budget, answer, len(self.trace.spans), self.trace.now_s())
-        )
+        reached = Checkpoint(budget, answer, len(self.trace.spans), self.trace.now_s())
+        self._checkpoints.append(reached)
+        if self._on_progress is not None:
+            self._on_progress(reached)
 
     def outcome(self, answer: str) -> Outcome:
         """The run as data, ended now. Raises DepartedError where there was more to its past."""

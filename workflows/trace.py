@@ -1,6 +1,7 @@
 """Timed spans of one agent run; written by `llm` and `tools`, never by a workflow, so that no method can misreport its cost."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Literal
@@ -45,6 +46,8 @@ class Trace:
 
     origin_s: float = field(default_factory=time.perf_counter)
     spans: list[Span] = field(default_factory=list)
+    listeners: list[Callable[[Span], None]] = field(default_factory=list)
+    """Hear of each span as it ends, in whichever thread it ended."""
 
     def now_s(self) -> float:
         """Seconds since the origin."""
@@ -53,6 +56,8 @@ class Trace:
     def add(self, span: Span) -> None:
         """Append a finished span."""
         self.spans.append(span)
+        for listener in self.listeners:
+            listener(span)
 
 
 def union_s(spans: list[tuple[float, float]]) -> float:

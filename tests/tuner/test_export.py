@@ -7,6 +7,7 @@ import workflows
 from tuner.errors import StoreError
 from tuner.errors import UserError
 from tuner.export import export
+from tuner.export import export_all
 from tuner.results import Front
 from tuner.results import open_results
 from tuner.rules import Rule
@@ -102,7 +103,8 @@ def test_an_export_says_where_it_comes_from(keep, found, tmp_path):
     assert (told["why"], told["runner_up"]) == (choice.why, None)
     assert told["task"]["name"] == "jsonl"
     assert told["task"]["fingerprint"] == study.load_task().fingerprint()
-    assert told["energy"]["m"] == {"source": "cpu-estimate", "scope": "server process 1"}
+    metered = {"source": "cpu-estimate", "scope": "server process 1", "meter": None}
+    assert told["energy"]["m"] == metered
     assert told["measured"]["search"]["values"] == pytest.approx(
         {"accuracy": 0.75, "latency_p50_s": 1.0, "energy_wh": 0.001}
     )
@@ -232,3 +234,89 @@ def test_a_config_with_roles_is_exported_with_all_its_models(keep, found, tmp_pa
     assert file.models["n"].settings.model == "hosted_vllm/n"
     assert file.provenance["energy"]["n"]["scope"] == "GPU-n"
     workflows.load(tmp_path / "best.yaml")
+
+
+def test_an_export_says_what_served_and_measured_it_and_each_answer(keep, found, tmp_path):
+    started = {"engine": "llama.cpp", "engine_version": "xllamacpp 1", "weights": "w.gguf", "slots": 1}  # fmt: skip
+    model = {"settings": {"model": "hosted_vllm/m"}, "serve": started, "cache": "cleared", "energy": {"source": "cpu-estimate", "scope": "s"}}  # fmt: skip
+    provenance = {"versions": {"tuner": "0.1.0"}, "python": "3", "machine": "2 × CPU", "models": {"m": model}}  # fmt: skip
+    study = keep(found("direct", {}, search=rows(3, 1, 3.6), holdout=rows(2, 1.23456789, 2)), provenance=provenance)  # fmt: skip
+    export(study, open_results(study), rule=KNEE, out=tmp_path / "best.yaml")
+    written = (tmp_path / "best.yaml").read_text()
+    told = load_agent_file(tmp_path / "best.yaml").provenance
+    assert told["servers"]["m"] == {
+        "engine": "llama.cpp",
+        "engine_version": "xllamacpp 1",
+        "started_by_tuner": True,
+        "flags": {"weights": "w.gguf", "slots": 1},
+    }
+    assert told["hardware"] == "2 × CPU"
+    assert told["questions"] == {"search": 4, "holdout": 4}
+    assert told["seeds"] == {"task": 1, "sampler": 0}
+    assert told["task_files"] == {"folder": "."}
+    search = told["measured"]["search"]["answers"]
+    ids = [example.id for example in study.load_task().search]
+    assert sorted(search["question"]) == sorted(ids)
+    assert sorted(search["score"]) == [0.0, 1.0, 1.0, 1.0]
+    assert search["energy_j"] == [3.6] * 4
+    assert "cost_usd" not in search  # was not measured once
+    assert set(told["measured"]["holdout"]["answers"]["latency_s"]) == {1.23457}
+    assert "latency_s: [1.23457, 1.23457, 1.23457, 1.23457]\n" in written
+
+
+def test_an_amount_that_was_not_measured_is_missing_and_not_0(keep, found, tmp_path):
+    holdout = [(1, 1.23456789, 2), (1, 1, None), (0, 1, 2), (0, 1, 2)]
+    study = keep(found("direct", {}, search=rows(3, 1, 3.6), holdout=holdout))
+    export(study, open_results(study), rule=KNEE, out=tmp_path / "best.yaml")
+    measured = load_agent_file(tmp_path / "best.yaml").provenance["measured"]
+    assert measured.keys() == {"search"}  # a pass that lacks an amount confirms nothing
+
+
+def test_every_point_of_the_front_is_written_and_what_is_recommended_is_said(
+    keep, trials, found, tmp_path
+):
+    study = keep(*trials)
+    exported = export_all(study, open_results(study), folder=tmp_path / "front")
+    names = [each.path.name for each in exported]
+    front = read(study).search
+    assert names == [f"trial-{point.trial.number}.yaml" for point in front]
+    assert {file.name for file in (tmp_path / "front").iterdir()} == {
+        *names,
+        "pack.documents.jsonl",
+    }
+    by = {each.point.trial.number: set(each.recommended_by) for each in exported}
+    assert by == {0: {"min-latency"}, 1: {"knee"}, 2: {"min-energy"}, 3: {"max-accuracy"}}
+    for each in exported:
+        file = load_agent_file(each.path)
+        assert file.config == each.point.trial.config
+        assert file.pack.documents
+        assert file.provenance["rule"] is None
+        assert file.provenance["recommended_by"] == each.recommended_by
+        assert file.provenance["task_files"] == {"folder": ".."}
+
+
+def test_of_a_confirmed_front_those_that_hold_are_written(keep, found, tmp_path):
+    lucky = found("direct", {}, search=rows(4, 1, 1), holdout=rows(1, 1, 2))
+    steady = found("react", {"max_steps": 1}, search=rows(3, 0.9, 1), holdout=rows(3, 0.9, 1))
+    study = keep(lucky, steady)
+    (only,) = export_all(study, open_results(study), folder=tmp_path)
+    assert (only.point.trial.number, only.point.split) == (1, "holdout")
+    assert set(only.recommended_by) == {"knee", "max-accuracy", "min-energy", "min-latency"}
+
+
+def test_a_folder_that_cannot_be_made_is_refused(keep, trials, tmp_path):
+    study = keep(*trials)
+    (tmp_path / "front").write_text("a file")
+    with pytest.raises(UserError, match="cannot be made a folder"):
+        export_all(study, open_results(study), folder=tmp_path / "front")
+
+
+def test_an_address_with_a_password_is_refused(keep, found, tmp_path):
+    settings = {"model": "hosted_vllm/m", "api_base": "http://me:sk-do-not-tell@host/v1"}
+    model = {"settings": settings, "serve": None, "cache": "shared", "energy": {"source": "x", "scope": "y"}}  # fmt: skip
+    provenance = {"versions": {}, "python": "3", "machine": "m", "models": {"m": model}}
+    study = keep(found("direct", {}, search=rows(4, 1, 1)), provenance=provenance)
+    with pytest.raises(UserError, match="holds a password") as refused:
+        export(study, open_results(study), rule=KNEE, out=tmp_path / "best.yaml")
+    assert "sk-do-not-tell" not in f"{refused.value}{refused.value.hint}"
+    assert not (tmp_path / "best.yaml").exists()

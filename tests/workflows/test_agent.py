@@ -1,3 +1,6 @@
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from workflows import build
 from workflows.config import AgentFile
 from workflows.config import ExportedModel
 from workflows.config import dump_agent_file
+from workflows.custom import kind as workflow_kind_of_own
 
 
 def make(pack: AgentPack, workflow: str = "react", **params: Any) -> workflows.Agent:
@@ -115,3 +119,86 @@ def test_a_delayed_kit_forks_like_the_one_within(pack: AgentPack) -> None:
     )
     tools = agent.open_session().tools
     assert list(tools.fork()) == list(tools)
+
+
+OWN = """\
+async def answer(question, session):
+    return question.upper()
+"""
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AgentConfig(workflow="stranger_code:answer", model="m"),
+        AgentConfig(workflow="cascade", model="m", params={"costly": "stranger_code:answer"}),
+        AgentConfig(
+            workflow="cascade",
+            model="m",
+            params={"cheap": "cascade", "cheap.cheap": "stranger_code:answer"},
+        ),
+    ],
+)
+def test_a_file_that_names_code_of_its_own_runs_none_of_it_unless_allowed(
+    tmp_path: Path, pack: AgentPack, monkeypatch: pytest.MonkeyPatch, config: AgentConfig
+) -> None:
+    (tmp_path / "stranger_code.py").write_text(
+        f"import pathlib\npathlib.Path('ran').touch()\n{OWN}"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "stranger_code", raising=False)
+    workflow_kind_of_own.cache_clear()
+    path = exported(tmp_path, pack, config=config)
+    with pytest.raises(ConfigError, match=r"best\.yaml: runs code .* stranger_code:answer") as refused:  # fmt: skip
+        workflows.load(path)
+    assert "allow_custom=True" in str(refused.value.hint)
+    assert not (tmp_path / "ran").exists()
+    workflows.load(path, allow_custom=True)
+    assert (tmp_path / "ran").exists()
+
+
+def test_yaml_of_a_stranger_makes_no_objects(tmp_path: Path) -> None:
+    path = tmp_path / "best.yaml"
+    path.write_text("format_version: 1\nconfig: !!python/object/apply:os.system ['touch ran']\n")
+    with pytest.raises(ConfigError, match="not YAML"):
+        workflows.load(path)
+
+
+async def test_progress_is_heard_of_as_it_happens(pack: AgentPack) -> None:
+    config = AgentConfig(workflow="react", model="m", params={"max_steps": 3, "thoughts": False})
+    llm = ScriptedLLM([" search[Anna]", " finish[Oak]"])
+    heard: list[workflows.Span | workflows.Checkpoint] = []
+    agent = build(config, llms={"m": llm}, pack=pack)
+    outcome = await agent.run("Where is Anna?", on_progress=heard.append)
+    spans = tuple(each for each in heard if isinstance(each, workflows.Span))
+    rounds = tuple(each for each in heard if isinstance(each, workflows.Checkpoint))
+    assert (spans, rounds) == (outcome.spans, outcome.checkpoints)
+    assert [type(each).__name__ for each in heard[:3]] == ["Span", "Span", "Checkpoint"]
+
+
+WITHOUT_TUNER = """\
+import asyncio, sys
+sys.modules["tuner"] = None  # importing it fails from here on
+import workflows
+agent = workflows.load("best.yaml")
+outcome = asyncio.run(agent.run("What is six times seven?"))
+print(outcome.answer, len(outcome.spans))
+assert sys.modules["tuner"] is None
+"""
+
+
+def test_an_exported_file_runs_where_there_is_no_tuner(tmp_path: Path, pack: AgentPack) -> None:
+    loopback = Path(__file__).resolve().parents[2] / "benchmarks" / "loopback.py"
+    with subprocess.Popen(
+        [sys.executable, str(loopback)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = json.loads(process.stdout.readline())["api_base"]
+        settings = ModelSettings(model="openai/loopback", api_base=address)
+        config = AgentConfig(workflow="cot", model="m")
+        exported(tmp_path, pack, config=config, models={"m": ExportedModel(settings=settings)})
+        command = [sys.executable, "-c", WITHOUT_TUNER]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        process.terminate()
+    assert (done.returncode, done.stdout) == (0, "forty-two 1\n"), done.stderr

@@ -30,6 +30,8 @@ VERBS: Mapping[str, str] = {
     "export": "tuner.cli.export",
     "report": "tuner.cli.report",
     "ask": "tuner.cli.ask",
+    "serve": "tuner.cli.serve",
+    "verify": "tuner.cli.verify",
     "forecast": "tuner.cli.forecast",
     "profile": "tuner.cli.profile",
     "record": "tuner.cli.record",

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tuner.cli.arguments import AllowCustom
+
 if TYPE_CHECKING:
     from workflows.base import Outcome
 
@@ -13,31 +15,21 @@ if TYPE_CHECKING:
 def ask(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Exported configuration.")],
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+    allow_custom: AllowCustom = False,
 ) -> None:
     """Answer a question with an exported configuration, starting its model's server if need be."""
     import asyncio
-    from contextlib import ExitStack
 
     from tuner.cli.output import talk
-    from tuner.serving import start_exported
-    from workflows.agent import build
-    from workflows.config import load_agent_file
-    from workflows.llm import ChatClient
+    from tuner.deploy import deploy
 
-    agent_file = load_agent_file(file)
-    with ExitStack() as stack:
-        clients = {
-            name: ChatClient(stack.enter_context(start_exported(name, model, say=talk)).settings)
-            for name, model in agent_file.models.items()
-        }
-        agent = build(agent_file.config, llms=clients, pack=agent_file.pack)
+    with deploy(file, allow_custom=allow_custom, say=talk) as deployed:
 
         async def answer() -> "Outcome":
             try:
-                return await agent.run(question)
+                return await deployed.agent.run(question)
             finally:
-                for client in clients.values():
-                    await client.close()
+                await deployed.agent.close()
 
         outcome = asyncio.run(answer())
     calls = sum(span.kind == "llm" for span in outcome.spans)

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from copy import copy
 from dataclasses import asdict
 from typing import Literal
+from typing import Protocol
 from typing import Self
 
 from tuner.derive import begun
@@ -16,7 +17,6 @@ from tuner.evaluate import Past
 from tuner.evaluate import Record
 from tuner.evaluate import evaluate
 from tuner.evaluate import never_enough
-from tuner.executors.fleet import Fleet
 from tuner.executors.fleet import Running
 from tuner.load import Load
 from tuner.measure import Meter
@@ -35,13 +35,26 @@ from workflows.config import AgentConfig
 from workflows.llm import ChatClient
 
 
+class Servers(Protocol):
+    """What serves the models: as `executors.fleet.Fleet` does."""
+
+    @property
+    def running(self) -> Mapping[str, Running]:
+        """What can be called now, by the names that configs have for it."""
+        ...
+
+    async def bring_up(self, names: Sequence[str]) -> dict[str, Running]:
+        """What serves these, started as need be. Raises ServingError."""
+        ...
+
+
 class LocalExecutor:
     """One evaluation at a time, so that a metered device serves one config only."""
 
     def __init__(
         self,
         *,
-        fleet: Fleet,
+        fleet: Servers,
         task: Task,
         load: Load,
         cache: Literal["isolated", "shared"],

@@ -19,7 +19,7 @@ class Address(Endpoint):
     def __init__(self, name: str, spec: Addressed) -> None:
         self._name = name
         self.settings = spec.settings()
-        self._engine: str | None = None
+        self.engine: str | None = None
         """Who the server says owns the model, since it was checked: vllm, sglang, llamacpp, …"""
 
     def wait(self) -> None:
@@ -43,7 +43,7 @@ class Address(Endpoint):
             self._name, self.settings.api_base, read_key(self.settings.api_key_env)
         )
         ours = listed.keys() & _server_names(self.settings.model)
-        self._engine = next((listed[name] for name in ours), None)
+        self.engine = next((listed[name] for name in ours), None)
         if listed and not ours:
             names = ", ".join(sorted(listed))
             raise ServingError(
@@ -55,7 +55,7 @@ class Address(Endpoint):
         """Empty the server's prefix cache where it is of a kind that can be asked to, else a salt."""
         if self.root is None:
             return salted(tag, "prompt", "a hosted provider's cache cannot be emptied")
-        return isolate(self.root, self._engine, tag, api_key=read_key(self.settings.api_key_env))
+        return isolate(self.root, self.engine, tag, api_key=read_key(self.settings.api_key_env))
 
     def close(self) -> None:
         """Nothing: the server is not ours."""

@@ -20,6 +20,9 @@ class Endpoint(ABC):
     serve: dict[str, Any] | None = None
     """How we started the server, as an export records it; None where we did not."""
 
+    engine: str | None = None
+    """What serves it: vllm, llama.cpp, …; None where the server has not said."""
+
     @property
     def root(self) -> str | None:
         """The server's address without /v1: what its metrics and caches are asked under; None for a hosted provider."""

@@ -35,11 +35,12 @@ class ServerProcess(Endpoint):
 
     pid: int
     serve: dict[str, Any]
+    engine: str
     _address: str
 
     def __init__(self, name: str, engine: str, script: str, options: Mapping[str, Any]) -> None:
         self._name = name
-        self._engine = engine
+        self.engine = engine
         self._folder = Path(tempfile.mkdtemp(prefix=f"tuner-{engine}-"))
         # -P: the script's folder holds modules of ours, which must not stand before installed ones.
         # A session of its own: signals of the terminal go to us alone.
@@ -93,7 +94,7 @@ class ServerProcess(Endpoint):
     def _failure(self, what: str) -> ServingError:
         lines = self._log_tail()
         tail = "\n".join(["; the end of its log:", *lines]) if lines else ""
-        return ServingError(f"models.{self._name}: the {self._engine} server {what}{tail}")
+        return ServingError(f"models.{self._name}: the {self.engine} server {what}{tail}")
 
     def _log_tail(self) -> list[str]:
         try:

@@ -210,7 +210,7 @@ class ProgramServer(ServerProcess):
             self._wait_for_health(client, began_s)
         self._require_ours()
         self.serve["engine_version"] = self._version()
-        self._say(f"{self._name}: {self._engine} is up after {time.monotonic() - began_s:.0f} s")
+        self._say(f"{self._name}: {self.engine} is up after {time.monotonic() - began_s:.0f} s")
 
     def fingerprint(self) -> dict[str, Any]:
         """Engine, model by its content, and what changes answers or speed; no port, no path."""
@@ -220,7 +220,7 @@ class ProgramServer(ServerProcess):
     def isolate(self, tag: str) -> Isolation:
         """Empty the prefix cache, or else tell the trial's prompts apart by its tag. Raises ServingError."""
         self._require_alive(within_s=0)
-        return isolate(str(self.root), self._engine, tag)
+        return isolate(str(self.root), self.engine, tag)
 
     def close(self) -> None:
         """Have the program end, by force after a while, and delete its log; twice does no harm."""
@@ -251,7 +251,7 @@ class ProgramServer(ServerProcess):
                 told_s = now_s
                 last = (self._log_tail() or [""])[-1][:100]
                 self._say(
-                    f"{self._name}: {self._engine} has been starting for {now_s - began_s:.0f} s of at "
+                    f"{self._name}: {self.engine} has been starting for {now_s - began_s:.0f} s of at "
                     f"most {limit_s:.0f} s: {last}"
                 )
 

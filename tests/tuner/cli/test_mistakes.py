@@ -333,3 +333,60 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(keep, found, tmp_path):
     )  # fmt: skip
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+EXPORTED = """\
+format_version: 1
+config: {workflow: WORKFLOW, model: m}
+models: {m: {settings: {model: openai/m, api_base: "http://127.0.0.1:9/v1"}}}
+pack: {instruction: Answer.}
+"""
+
+
+@pytest.mark.parametrize("verb", [("ask", "FILE", "What?"), ("serve", "FILE"), ("verify", "FILE")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("format_version: 2\n", "not an exported agent of version 1"),
+        (STUDY, "config: is missing, as in no exported agent"),
+        ("a: [", "not YAML"),
+        ("config: !!python/object/apply:os.getcwd []", "not YAML"),
+    ],
+)
+def test_a_file_that_is_no_export(refused, tmp_path, verb, text, message):
+    file = tmp_path / "best.yaml"
+    file.write_text(text)
+    said = refused(*(file if part == "FILE" else part for part in verb))
+    assert f"{file}: " in said
+    assert message in said
+
+
+@pytest.mark.parametrize("verb", [("ask", "FILE", "What?"), ("serve", "FILE", "--port", "0")])
+def test_an_export_that_names_code_of_its_own(refused, tmp_path, verb):
+    file = tmp_path / "best.yaml"
+    file.write_text(EXPORTED.replace("WORKFLOW", "stranger:answer"))
+    said = refused(*(file if part == "FILE" else part for part in verb))
+    assert "runs code that is not tuner's: the workflow stranger:answer" in said
+    assert "--allow-custom" in said
+
+
+@pytest.mark.parametrize("verb", [("ask", "FILE", "What?"), ("serve", "FILE", "--port", "0")])
+def test_an_export_whose_server_is_not_there(refused, tmp_path, verb):
+    file = tmp_path / "best.yaml"
+    file.write_text(EXPORTED.replace("WORKFLOW", "direct"))
+    said = refused(*(file if part == "FILE" else part for part in verb))
+    assert "models.m: nothing answers at http://127.0.0.1:9/v1" in said
+
+
+def test_serving_other_machines_without_a_key(refused, tmp_path):
+    said = refused("serve", tmp_path / "best.yaml", "--host", "0.0.0.0")
+    assert "no key is asked of them" in said
+    assert "hint: name the environment variable that holds one: --api-key-env" in said
+
+
+def test_an_export_that_claims_too_little_to_be_verified(refused, tmp_path):
+    file = tmp_path / "best.yaml"
+    file.write_text(EXPORTED.replace("WORKFLOW", "direct"))
+    said = refused("verify", file)
+    assert "provenance.task: Field required" in said
+    assert "export it again" in said
