@@ -261,7 +261,10 @@ def wait_for(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
         except httpx.TransportError:
             time.sleep(0.5)
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise UserError(f"transformers serve did not come up; the end of its log:\n{tail}")
+    raise UserError(
+        f"transformers serve did not come up; the end of its log:\n{tail}",
+        hint="mend what the log says; does the model fit into the GPU's memory?",
+    )
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

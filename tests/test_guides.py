@@ -49,6 +49,7 @@ ELSEWHERE = {
     "benchmarks/gpu.sh": "needs a GPU",
     "tuner record study.yaml --out table.jsonl.gz": "a replay is not recorded; tests/tuner/test_record.py records",
     "tuner record study.yaml --out table.jsonl.gz --whole-space": "likewise",
+    "tuner compare tpe.yaml pooled.yaml": "needs two studies; tests/tuner/test_compare.py compares them",
 }
 """Commands that are not run here, and why."""
 

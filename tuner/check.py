@@ -125,7 +125,10 @@ def check_study(study: LoadedStudy, *, report: Report = lambda event: None) -> F
     runs = [run for each in probed.runs for run in each]
     failed = [run for run in runs if run.error is not None]
     if len(failed) == len(runs):
-        raise UserError(f"every one of {len(runs)} probe examples failed: {failed[-1].error}")
+        raise UserError(
+            f"every one of {len(runs)} probe examples failed: {failed[-1].error}",
+            hint="is the model's server healthy, and does `models:` name it rightly? tuner doctor shows what answers here",
+        )
     return _forecast(study, probed)
 
 
@@ -152,7 +155,10 @@ def _probe_servers(study: LoadedStudy, task: Task, report: Report) -> _Probed:
                 await fleet.warm_up()
                 return await _probe(study, task, executor)
             except VariantError as error:
-                raise ServingError(str(error)) from None
+                raise ServingError(
+                    str(error),
+                    hint="leave out the serving knob that the server refuses, or mend it: the end of its log is above",
+                ) from None
             finally:
                 await fleet.disconnect()
 

@@ -215,10 +215,8 @@ def measured_row(text: str) -> Measured:
     name, _, key = text.partition(":")
     paper = load_paper(name)
     if key not in paper.table3:
-        raise UserError(
-            f"{name} has no row {key!r}; it has: "
-            + ", ".join(f"{name}:{known}" for known in paper.table3)
-        )
+        rows = ", ".join(f"{name}:{known}" for known in paper.table3)
+        raise UserError(f"{name} has no row {key!r}", hint=f"one of: {rows}")
     row = paper.table3[key]
     return Measured(
         name=text,

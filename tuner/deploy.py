@@ -105,7 +105,8 @@ def _meter(path: Path, file: AgentFile, name: str, endpoint: Endpoint, say: Say)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(
-            f"{path}: provenance.energy.{name}.meter: {first['msg']} (given: {told!r})"
+            f"{path}: provenance.energy.{name}.meter: {first['msg']} (given: {told!r})",
+            hint="export it again from its study, or mend what was edited: the README has a table of meters",
         ) from None
     if spec is None:
         return NoMeter()

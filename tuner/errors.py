@@ -16,11 +16,15 @@ class TunerError(Exception):
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
-        self.hint = hint
+        self.hint: str | None = hint
 
 
 class UserError(TunerError):
-    """Something that the user gave cannot be used as it stands."""
+    """Something that the user gave cannot be used as it stands; the hint, which each has, says what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.hint: str = hint
 
 
 class SpecError(UserError):

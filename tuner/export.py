@@ -117,14 +117,20 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out: {folder} cannot be made a folder: {error.strerror}") from None
+        raise UserError(
+            f"--out: {folder} cannot be made a folder: {error.strerror}",
+            hint="name a place in a folder that exists and may be written to",
+        ) from None
 
 
 def _write(agent: AgentFile, path: Path, *, beside_as: str | None = None) -> None:
     try:
         dump_agent_file(agent, path, beside_as=beside_as)
     except OSError as error:
-        raise UserError(f"--out: {error.filename} cannot be written: {error.strerror}") from None
+        raise UserError(
+            f"--out: {error.filename} cannot be written: {error.strerror}",
+            hint="name a place in a folder that exists and may be written to",
+        ) from None
 
 
 class _Exporter:
@@ -133,7 +139,10 @@ class _Exporter:
     def __init__(self, study: LoadedStudy, store: Store, found: Front) -> None:
         row = store.row()
         if row is None:
-            raise UserError("the study has no complete trial yet")
+            raise UserError(
+                "the study has no complete trial yet",
+                hint="tuner status shows how far the study is; tuner run goes on with it",
+            )
         self._study, self._store, self._found = study, store, found
         self._row: StudyRow = row
         self._task: Task = study.load_task()
@@ -145,7 +154,10 @@ class _Exporter:
         """The file of a point, which is going to stand at `out`; `said` is how it came to be chosen."""
         config = point.trial.config
         if config is None:
-            raise UserError("the study has no complete trial yet")
+            raise UserError(
+                "the study has no complete trial yet",
+                hint="tuner status shows how far the study is; tuner run goes on with it",
+            )
         study, told = self._study, self._row.provenance
         models = {name: told["models"][name] for name in config.models()}
         return AgentFile(

@@ -97,7 +97,10 @@ class Traffic:
             ("price_usd_per_kwh", self.price_usd_per_kwh, 0.0),
         ):
             if not (math.isfinite(value) and value >= least):
-                raise UserError(f"{name}: {value!r} is not a number of {least:g} or more")
+                raise UserError(
+                    f"{name}: {value!r} is not a number of {least:g} or more",
+                    hint=f"give {least:g} or more",
+                )
 
 
 @dataclass(frozen=True, slots=True)

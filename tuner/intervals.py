@@ -159,8 +159,29 @@ def difference_interval(
     The method of variance estimates recovery (Zou and Donner 2008, Statistics in Medicine 27), which for shares is
     Newcombe's of 1998.
     """
+    return paired_difference_interval(value, interval, other, other_interval, correlation=0.0)
+
+
+def paired_difference_interval(
+    value: float,
+    interval: Interval,
+    other: float,
+    other_interval: Interval,
+    *,
+    correlation: float,
+) -> Interval:
+    """Of `value` − `other`, two figures from the same questions, by their own intervals and how far they go together.
+
+    Zou and Donner's method for dependent figures; for shares it is Newcombe's tenth (1998, Statistics in Medicine 17).
+    """
     (low, high), (other_low, other_high) = interval, other_interval
+
+    def reach(one: float, two: float) -> float:
+        if not correlation:
+            return math.hypot(one, two)
+        return math.sqrt(max(0.0, one * one - 2 * correlation * one * two + two * two))
+
     return (
-        value - other - math.hypot(value - low, other_high - other),
-        value - other + math.hypot(high - value, other - other_low),
+        value - other - reach(value - low, other_high - other),
+        value - other + reach(high - value, other - other_low),
     )

@@ -36,7 +36,10 @@ def dump_proxy_config(agent: AgentFile, path: Path) -> None:
     try:
         path.write_text(head + text, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--out: {error.filename} cannot be written: {error.strerror}") from None
+        raise UserError(
+            f"--out: {error.filename} cannot be written: {error.strerror}",
+            hint="name a place in a folder that exists and may be written to",
+        ) from None
 
 
 def _entry(name: str, model: ExportedModel) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class _Comparisons(_Data):
 def load_paper(name: str) -> Paper:
     """A paper's figures. Raises UserError, naming the known ones, for another name."""
     if name not in PAPERS:
-        raise UserError(f"no figures of {name!r} are known; known: {', '.join(PAPERS)}")
+        raise UserError(f"no figures of {name!r} are known", hint=f"known: {', '.join(PAPERS)}")
     return Paper.model_validate(json.loads(_read(f"{name}.json")))
 
 

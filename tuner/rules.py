@@ -42,6 +42,8 @@ class Choice:
     point: Point
     runner_up: Point | None
     """What the rule would have chosen otherwise; None where no other point qualifies."""
+    brief: str
+    """The same in a few words, for where there is one line."""
     why: str
     """One sentence: what was compared, on which questions, and how far away the runner-up is."""
 
@@ -84,8 +86,8 @@ class _Field:
                 if name.startswith(beginning):
                     return name
         raise UserError(
-            f"the rule needs an objective {' or '.join(f'{each}…' for each in beginnings)} "
-            f"and the study has: {', '.join(self.objectives)}"
+            f"the rule needs an objective {' or '.join(f'{each}…' for each in beginnings)}",
+            hint=f"the study has: {', '.join(self.objectives)}; another rule may go by one of those",
         )
 
     def ranked(self, points: Sequence[Point], *keys: Callable[[Point], float]) -> list[Point]:
@@ -124,7 +126,7 @@ class Rule:
         name, colon, argument = text.partition(":")
         forms = "; ".join(kind.form for kind in RULES.values())
         if name not in RULES:
-            raise UserError(f"unknown rule {text!r}; known: {forms}")
+            raise UserError(f"unknown rule {text!r}", hint=f"known: {forms}")
         kind = RULES[name]
         if bool(colon) != (":" in kind.form):
             wrong = "takes no argument" if colon else "needs an argument"
@@ -179,7 +181,9 @@ def _best_in(*beginnings: str) -> Callable[[str], _Choose]:
         order = field.ranked(field.points, _loss(name))
         first = order[0]
         claim = f"has {_best_of(name, order)} on {_asked(first)}, {_shown(first, name)}"
-        return _choice(order, claim, lambda other: _behind(first, other, name))
+        return _choice(
+            order, claim, lambda other: _behind(first, other, name), brief=_best_of(name, order)
+        )
 
     return lambda argument: choose
 
@@ -202,7 +206,8 @@ def _within(argument: str) -> _Choose:
         )
         if first is not best:
             claim += f" to trial {best.trial.number}'s {_behind(first, best, accuracy)}"
-        return _choice(order, claim, lambda other: _behind(first, other, price))
+        brief = f"{_best_of(price, order)} within {100 * share:g} points of the best accuracy"
+        return _choice(order, claim, lambda other: _behind(first, other, price), brief=brief)
 
     return choose
 
@@ -249,7 +254,8 @@ def _slo(argument: str) -> _Choose:
             text = _behind(first, other, accuracy)
             return text if other in peers else f"{text}, and less surely within the bounds"
 
-        return _choice(order, claim, behind)
+        brief = f"{_best_of(accuracy, peers)} to meet {_written(bounds)}"
+        return _choice(order, claim, behind, brief=brief)
 
     return choose
 
@@ -265,7 +271,8 @@ def _weights(argument: str) -> _Choose:
         for name in weights:
             if name not in field.objectives:
                 raise UserError(
-                    f"{name} is no objective of the study, which has: {', '.join(field.objectives)}"
+                    f"{name} is no objective of the study",
+                    hint=f"give weights to: {', '.join(field.objectives)}",
                 )
         return _balanced(field, weights, f" by weight, {written},")
 
@@ -304,7 +311,8 @@ def _balanced(field: _Field, weights: Mapping[str, float], written: str) -> Choi
         f"is the best balanced of {_count(order)}{written} on {_asked(first)} ({figures}), and gives up most in "
         f"{name}, {share} of the way from the best to the worst"
     )
-    return _choice(order, claim, lambda other: "{1} in {0}".format(*most(other)))
+    brief = f"best balanced of {_count(order)}; gives up most in {name}, {share} of its range"
+    return _choice(order, claim, lambda other: "{1} in {0}".format(*most(other)), brief=brief)
 
 
 RULES: Mapping[str, RuleKind] = {
@@ -434,7 +442,9 @@ def _bound(text: str) -> tuple[str, Condition]:
 # What is said of a choice
 
 
-def _choice(order: Sequence[Point], claim: str, beside: Callable[[Point], str]) -> Choice:
+def _choice(
+    order: Sequence[Point], claim: str, beside: Callable[[Point], str], *, brief: str
+) -> Choice:
     """The first of the points in the order of a rule, with what is claimed of it beside the second."""
     first, *others = order
     following = (
@@ -443,7 +453,10 @@ def _choice(order: Sequence[Point], claim: str, beside: Callable[[Point], str]) 
         else "there is no other"
     )
     return Choice(
-        first, others[0] if others else None, f"trial {first.trial.number} {claim}; {following}"
+        first,
+        others[0] if others else None,
+        brief,
+        f"trial {first.trial.number} {claim}; {following}",
     )
 
 

@@ -8,6 +8,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from tuner.errors import SpecError
 
 Key = str | int
 Model = TypeVar("Model", bound=BaseModel)
+
+GUESS = "did you mean"
+"""Begins the hint that is worth most of several."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -56,34 +60,49 @@ class Source:
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+            raise SpecError(
+                f"{path}: cannot be read: {error.strerror}",
+                hint="is the path right? tuner init DIR writes a study to begin with",
+            ) from None
         except UnicodeDecodeError:
-            raise SpecError(f"{path}: is not a text file in UTF-8") from None
+            raise SpecError(
+                f"{path}: is not a text file in UTF-8",
+                hint="save it as UTF-8; is it the file that you meant?",
+            ) from None
         try:
             node = yaml.compose(text, Loader=_Loader)
             # By way of JSON: its keys are text, as those of `lines` are.
             content = json.loads(json.dumps(yaml.load(text, Loader=_Loader), default=str))  # noqa: S506 (a SafeLoader)
             keys = list(_walk(node, ())) if node is not None else []
         except RecursionError:
-            raise SpecError(f"{path}: is nested without end") from None
+            raise SpecError(
+                f"{path}: is nested without end",
+                hint="an alias (*name) must not stand within what it names (&name)",
+            ) from None
         except (ValueError, TypeError) as error:  # a tag that does not fit its value: !!int a
-            raise SpecError(f"{path}: not YAML: {error}") from None
+            raise SpecError(
+                f"{path}: not YAML: {error}", hint="write the value without its tag (!!…)"
+            ) from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = f":{mark.line + 1}" if mark is not None else ""
-            raise SpecError(f"{path}{line}: not YAML: {getattr(error, 'problem', error)}") from None
+            raise SpecError(
+                f"{path}{line}: not YAML: {getattr(error, 'problem', error)}",
+                hint="look at this line and the one above it: indentation, a missing colon or quotation mark",
+            ) from None
         if not isinstance(content, dict):
             raise SpecError(f"{path}: holds no keys", hint="start with: format_version: 1")
         lines: dict[tuple[Key, ...], int] = {}
         for key, number in keys:
             if key in lines:
                 raise SpecError(
-                    f"{path}:{number}: {_dotted(key)}: stands here and on line {lines[key]}"
+                    f"{path}:{number}: {_dotted(key)}: stands here and on line {lines[key]}",
+                    hint="remove one of the two",
                 )
             lines[key] = number
         return cls(path, content, lines)
 
-    def error(self, key: tuple[Key, ...], message: str, hint: str | None = None) -> SpecError:
+    def error(self, key: tuple[Key, ...], message: str, hint: str) -> SpecError:
         """A SpecError that says where: the line of the key, or of its nearest parent."""
         known = key
         while known and known not in self.lines:
@@ -107,7 +126,9 @@ class Source:
         except ValidationError as error:
             mistakes = self._mistakes(model, error.errors())
         text = "\n".join(str(mistake) for mistake in mistakes)
-        raise SpecError(text, hint=next((m.hint for m in mistakes if m.hint), None))
+        hints = [mistake.hint for mistake in mistakes]
+        likeliest = next((hint for hint in hints if hint.startswith(GUESS)), hints[0])
+        raise SpecError(text, hint=likeliest)
 
     def _mistakes(self, model: type[BaseModel], details: list[ErrorDetails]) -> list[SpecError]:
         """One for each key: what each part of a union has against a value makes one mistake."""
@@ -130,21 +151,28 @@ class Source:
             case "extra_forbidden":
                 allowed = _fields(model, key, self._at(key[:-1]))
                 close = difflib.get_close_matches(str(key[-1]), allowed, n=1)
-                hint = f"did you mean {close[0]}?" if close else None
+                hint = f"{GUESS} {close[0]}?" if close else "remove it, or name a known one"
                 return self.error(key, f"unknown key; known: {', '.join(allowed)}", hint)
             case "missing":
-                return self.error(key, "is missing")
+                message = "is missing"
             case "value_error":
-                return self.error(key, str(detail["ctx"]["error"]))
+                message = str(detail["ctx"]["error"])
             case "too_short" | "too_long":
-                return self.error(key, detail["msg"][0].lower() + detail["msg"][1:])
+                message = detail["msg"][0].lower() + detail["msg"][1:]
             case _:
                 wanted = " or ".join(
                     item["msg"].removeprefix("Input should be ") for item in details
                 )
                 same = all(item["msg"].startswith("Input should be ") for item in details)
                 message = f"input should be {wanted}" if same else wanted[0].lower() + wanted[1:]
-                return self.error(key, f"{message}, not {detail['input']!r}")
+                message += f", not {detail['input']!r}"
+        told = _description(model, key)
+        hint = (
+            f"{key[-1]}: {told}"
+            if told
+            else "tuner init DIR writes files that load, to compare with"
+        )
+        return self.error(key, message, hint)
 
     def _key(self, detail: ErrorDetails) -> tuple[Key, ...]:
         """The user's keys in pydantic's location, which also holds tags of unions; a key that is not there comes last."""
@@ -186,6 +214,22 @@ def _fields(model: type[BaseModel], refused: tuple[Key, ...], given: Any) -> lis
     knows most of the other keys that are given there.
     """
     *key, last = refused
+    allowed = [list(node.get("properties", {})) for node in _nodes(model, key)]
+    refusing = [names for names in allowed if last not in names]
+    return max(refusing, key=lambda names: sum(name in given for name in names), default=[])
+
+
+def _description(model: type[BaseModel], key: tuple[Key, ...]) -> str | None:
+    """What a key is for, where its field says so."""
+    if not key:
+        return None
+    *above, last = key
+    fields = [node.get("properties", {}).get(last, {}) for node in _nodes(model, above)]
+    return next((field["description"] for field in fields if "description" in field), None)
+
+
+def _nodes(model: type[BaseModel], key: Sequence[Key]) -> list[dict[str, Any]]:
+    """The schemas of what may stand under a key."""
     schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
     nodes = [schema]
@@ -197,9 +241,7 @@ def _fields(model: type[BaseModel], refused: tuple[Key, ...], given: Any) -> lis
             elif isinstance(node.get("additionalProperties"), dict):
                 below.append(node["additionalProperties"])
         nodes = below
-    allowed = [list(node.get("properties", {})) for node in _resolved(nodes, definitions)]
-    refusing = [names for names in allowed if last not in names]
-    return max(refusing, key=lambda names: sum(name in given for name in names), default=[])
+    return _resolved(nodes, definitions)
 
 
 def _resolved(nodes: list[dict[str, Any]], definitions: dict[str, Any]) -> list[dict[str, Any]]:

@@ -527,16 +527,26 @@ def _check_conditions(
     for on, text in knobs[knob].when.items():
         if on not in before:
             known = ", ".join(before) or "none"
-            raise source.error((*key, "when", on), f"is not a knob above {knob}; above it: {known}")
+            raise source.error(
+                (*key, "when", on),
+                f"is not a knob above {knob}; above it: {known}",
+                hint=f"a condition sees only the knobs above it: move {knob} below {on}, or name another",
+            )
         try:
             condition = Condition.parse(text)
         except ValueError as error:
-            raise source.error((*key, "when", on), str(error)) from None
+            raise source.error(
+                (*key, "when", on),
+                str(error),
+                hint='write a comparison with a value, as in: when: {few_shot: ">= 1"}',
+            ) from None
         values = knobs[on].values()
         if values is not None and not any(condition.holds(value) for value in values):
             listed = ", ".join(map(str, values))
             raise source.error(
-                (*key, "when", on), f"no value of {on} is {condition}; its values: {listed}"
+                (*key, "when", on),
+                f"no value of {on} is {condition}; its values: {listed}",
+                hint="choose a condition that some of its values meet, or leave `when` out",
             )
 
 
@@ -554,7 +564,11 @@ def _owners(
         fields = params.model_fields
         if knob not in fields:
             known = ", ".join(fields)
-            raise source.error(key, f"unknown knob {knob!r} of {workflow}; known: {known}")
+            raise source.error(
+                key,
+                f"unknown knob {knob!r} of {workflow}; known: {known}",
+                hint="remove it, or name one of those: the README has a table of them",
+            )
         return [(params, knob)]
     default = params.model_fields[within].default
     values = knobs[within].values() if within in knobs else (default,)
@@ -585,7 +599,9 @@ def _check_values(
             message = error.errors()[0]["msg"]
             message = message[0].lower() + message[1:]
             raise source.error(
-                key, f"{value!r} is outside the workflow's bounds: {message}"
+                key,
+                f"{value!r} is outside the workflow's bounds: {message}",
+                hint="choose values within them",
             ) from None
 
 
@@ -598,7 +614,9 @@ def check_roles(space: SearchSpace, path: Path, models: Models) -> None:
                 if value not in (*models, ACTOR):
                     known = ", ".join((ACTOR, *models))
                     raise Source.read(path).error(
-                        key, f"{value!r} is no model of the study; known: {known}"
+                        key,
+                        f"{value!r} is no model of the study; known: {known}",
+                        hint="name a model of the study's, or actor for the config's own",
                     )
                 choices = _serving_knobs(models, str(value)) if value != ACTOR else {}
                 if choices:

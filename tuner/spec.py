@@ -323,13 +323,21 @@ def load_study(path: str | Path) -> LoadedStudy:
     options = _task_options(source, spec)
     space_path = path.parent / spec.search_space
     if not space_path.is_file():
-        raise source.error(("search_space",), f"there is no file {space_path}")
+        raise source.error(
+            ("search_space",),
+            f"there is no file {space_path}",
+            hint="a relative path starts from the study file's folder; tuner init DIR writes a space to begin with",
+        )
     space = load_space(space_path)
     for workflow, rates in spec.profile.rates.items():
         key = ("profile", "rates", workflow)
         if workflow not in space.workflows:
             known = ", ".join(space.workflows)
-            raise source.error(key, f"is not in the search space, which has: {known}")
+            raise source.error(
+                key,
+                f"is not in the search space, which has: {known}",
+                hint="name a workflow of the space, or add this one there",
+            )
         if rates == "knee" and options.examples < P95_NEEDS:
             raise source.error(
                 key,
@@ -367,7 +375,7 @@ def _task_options(source: Source, spec: StudySpec) -> TaskOptions:
     try:
         model = task_options(str(name))
     except SpecError as error:
-        raise source.error(("task", "name"), str(error)) from None
+        raise source.error(("task", "name"), str(error), error.hint) from None
     return source.below("task", without="name").validate(model)
 
 
@@ -390,7 +398,11 @@ def _storage_url(source: Source, spec: StudySpec) -> str:
         )
     file = (source.path.parent / url.database).resolve()
     if not file.parent.is_dir():
-        raise source.error(("storage",), f"there is no folder {file.parent}")
+        raise source.error(
+            ("storage",),
+            f"there is no folder {file.parent}",
+            hint="make it, or name another: a relative path starts from the study file's folder",
+        )
     return url.set(database=str(file)).render_as_string(hide_password=False)
 
 

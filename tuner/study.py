@@ -306,7 +306,10 @@ def _claim(store: Store) -> str:
             hint="wait for it, or stop it; tuner status shows how far it is",
         )
     if not store.claim(owner, previous):
-        raise StoreError("the study was claimed by another process just now")
+        raise StoreError(
+            "the study was claimed by another process just now",
+            hint="tuner status shows who runs it; wait for it to end, then run the same command again",
+        )
     return owner
 
 

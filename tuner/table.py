@@ -238,7 +238,10 @@ class Table:
         try:
             path.write_bytes(content)
         except OSError as error:
-            raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+            raise UserError(
+                f"{path}: cannot be written: {error.strerror}",
+                hint="name a file in a folder that exists and may be written to",
+            ) from None
 
     @cached_property
     def _content(self) -> bytes:
@@ -468,7 +471,10 @@ def load_recorded_task(path: Path, name: str, options: TaskOptions, *, base: Pat
 def _read(path: Path) -> Table:
     content = _unpacked(path, MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise DataError(f"{path}: unpacks to more than {MOST_BYTES // 2**20} MiB")
+        raise DataError(
+            f"{path}: unpacks to more than {MOST_BYTES // 2**20} MiB",
+            hint="record fewer configs or questions: tables are data that anybody may have made, and large ones are refused",
+        )
     lines = content.removesuffix(b"\n").split(b"\n")
     header = _parsed(Header, path, 1, lines[0])
     promised = 1 + header.configs + header.rows
@@ -490,7 +496,10 @@ def _read(path: Path) -> Table:
         row = _parsed(Row, path, number, line)
         wrong = _mistake(row, recorded, questions, seen)
         if wrong is not None:
-            raise DataError(f"{path}: line {number}: {wrong}")
+            raise DataError(
+                f"{path}: line {number}: {wrong}",
+                hint="the table is damaged or was edited: write it again with tuner record STUDY --out FILE",
+            )
         seen.add((row.config, row.example, row.repeat))
         rows[row.config].append(row)
     return Table(header, recorded, rows)
@@ -515,7 +524,10 @@ Line = TypeVar("Line", bound=_Data)
 
 def _parsed(model: type[Line], path: Path, number: int, line: bytes) -> Line:
     if len(line) > LONGEST_LINE:
-        raise DataError(f"{path}: line {number}: is longer than {LONGEST_LINE // 2**20} MiB")
+        raise DataError(
+            f"{path}: line {number}: is longer than {LONGEST_LINE // 2**20} MiB",
+            hint="the table is damaged or was edited: write it again with tuner record STUDY --out FILE",
+        )
     try:
         return model.model_validate_json(line)
     except ValidationError as error:
@@ -532,16 +544,26 @@ def _parsed(model: type[Line], path: Path, number: int, line: bytes) -> Line:
 def _check_config(config: RecordedConfig, known: Iterable[str], header: Header, place: str) -> None:
     if config.config.hash() != config.id:
         raise DataError(
-            f"{place}: id: is {config.id}, and that of its config {config.config.hash()}"
+            f"{place}: id: is {config.id}, and that of its config {config.config.hash()}",
+            hint="the table is damaged or was edited: write it again with tuner record STUDY --out FILE",
         )
     if config.id in known:
-        raise DataError(f"{place}: id: {config.id} stands on an earlier line too")
+        raise DataError(
+            f"{place}: id: {config.id} stands on an earlier line too",
+            hint="the table is damaged or was edited: write it again with tuner record STUDY --out FILE",
+        )
     unserved = [name for name in config.config.models() if name not in header.provenance.models]
     if unserved:
-        raise DataError(f"{place}: model: {unserved[0]} is none of the header's provenance.models")
+        raise DataError(
+            f"{place}: model: {unserved[0]} is none of the header's provenance.models",
+            hint="the table is damaged or was edited: write it again with tuner record STUDY --out FILE",
+        )
     knob = config.anytime
     if knob is not None and type(config.params.get(knob)) is not int:
-        raise DataError(f"{place}: anytime: {knob} is no whole number among its params")
+        raise DataError(
+            f"{place}: anytime: {knob} is no whole number among its params",
+            hint="the table is damaged or was edited: write it again with tuner record STUDY --out FILE",
+        )
 
 
 def _mistake(

@@ -134,7 +134,8 @@ def verify(
     for name in tolerances or {}:
         if name not in known:
             raise UserError(
-                f"--tolerance {name}: {path} does not claim it; it claims: {', '.join(known)}"
+                f"--tolerance {name}: {path} does not claim it; it claims: {', '.join(known)}",
+                hint="give a tolerance for what it claims, or none",
             )
     task = replace(_load_task(path, told, data), pack=file.pack)
     examples = _examples(path, task, split, claim, questions)
@@ -169,7 +170,10 @@ def _read(path: Path, file: AgentFile) -> _Told:
     try:
         told = _Told.model_validate(file.provenance)
         if not told.measured:
-            raise UserError(f"{path}: provenance.measured: is empty: there is no claim to verify")
+            raise UserError(
+                f"{path}: provenance.measured: is empty: there is no claim to verify",
+                hint="export it again from its study: tuner export STUDY --rule RULE --out FILE",
+            )
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in ("provenance", *first["loc"]))
@@ -188,7 +192,10 @@ def _load_task(path: Path, told: _Told, data: Path | None) -> Task:
     try:
         options = task_options(name).model_validate(content)
     except (SpecError, ValidationError) as error:
-        raise UserError(f"{path}: provenance.task: {error}") from None
+        raise UserError(
+            f"{path}: provenance.task: {error}",
+            hint="export it again from its study, or mend what was edited",
+        ) from None
     try:
         if "table" in told.task_files:
             table = path.parent / told.task_files["table"]
@@ -251,7 +258,11 @@ async def _ask(
             try:
                 await each.client.complete(Request(prompt="Hello", max_tokens=1), Trace())
             except ModelError as error:
-                raise ServingError(f"model {name}: {error}", hint=error.hint) from None
+                raise ServingError(
+                    f"model {name}: {error}",
+                    hint=error.hint
+                    or "is the server healthy, and is this what it calls the model?",
+                ) from None
         await executor.run(deployed.file.config, examples, record, window=0)
     finally:
         await deployed.agent.close()

@@ -134,7 +134,7 @@ def build(
     for name in config.models():
         if name not in llms:
             raise ConfigError(
-                f"model {name!r} is not there; there are: {', '.join(llms) or 'none'}"
+                f"model {name!r} is not there", hint=f"there are: {', '.join(llms) or 'none'}"
             )
     return Agent(
         workflow,

@@ -188,9 +188,15 @@ def load_agent_file(path: Path) -> AgentFile:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror}",
+            hint="is the path right? tuner export STUDY --rule knee --out FILE writes one",
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from None
+        raise ConfigError(
+            f"{path}: not YAML: {error}",
+            hint="write it again with: tuner export STUDY --rule knee --out FILE",
+        ) from None
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
         given = "" if version is None else f" (given: {version!r})"
@@ -205,14 +211,21 @@ def load_agent_file(path: Path) -> AgentFile:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "missing":
             raise ConfigError(f"{path}: {where}: is missing, as in no exported agent", hint=_HOW) from None  # fmt: skip
-        raise ConfigError(f"{path}: {where}: {first['msg']} (given: {first['input']!r})") from None
+        raise ConfigError(
+            f"{path}: {where}: {first['msg']} (given: {first['input']!r})", hint=_HOW
+        ) from None
     missing = [name for name in agent.config.models() if name not in agent.models]
     if missing:
-        raise ConfigError(f"{path}: models: lacks {missing[0]!r}, which the config uses")
+        raise ConfigError(
+            f"{path}: models: lacks {missing[0]!r}, which the config uses",
+            hint="write it again with: tuner export STUDY --rule knee --out FILE",
+        )
     parts = {}
     for part, sidecar in agent.beside.items():
         if part not in _BESIDE:
-            raise ConfigError(f"{path}: beside.{part}: unknown part; known: {', '.join(_BESIDE)}")
+            raise ConfigError(
+                f"{path}: beside.{part}: unknown part", hint=f"known: {', '.join(_BESIDE)}"
+            )
         parts[part] = _load_items(path.parent / sidecar.file, sidecar.sha256, _BESIDE[part])
     return agent.model_copy(update={"pack": agent.pack.model_copy(update=parts)})
 
@@ -226,8 +239,14 @@ def _load_items(path: Path, sha256: str, kind: type[BaseModel]) -> tuple[BaseMod
             hint="an exported agent needs the files beside it that were written with it",
         ) from None
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ConfigError(f"{path}: is not the file that was exported (sha256 differs)")
+        raise ConfigError(
+            f"{path}: is not the file that was exported (sha256 differs)",
+            hint="copy it again from where it was exported, or export anew: tuner export STUDY --rule knee --out FILE",
+        )
     try:
         return tuple(kind.model_validate_json(line) for line in content.splitlines())
     except ValidationError as error:
-        raise ConfigError(f"{path}: {error.errors()[0]['msg']}") from None
+        raise ConfigError(
+            f"{path}: {error.errors()[0]['msg']}",
+            hint="write it again with: tuner export STUDY --rule knee --out FILE",
+        ) from None

@@ -79,7 +79,10 @@ def kind(name: str) -> WorkflowKind:
 def _find(name: str) -> Any:
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in f"{module_name}.{attribute}".split(".")):
-        raise ConfigError(f"workflow {name}: is not of the form module:function")
+        raise ConfigError(
+            f"workflow {name}: is not of the form module:function",
+            hint="as in my_agents:answer, for async def answer(question, session) in my_agents.py",
+        )
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
@@ -93,7 +96,10 @@ def _find(name: str) -> Any:
             hint=f"pip install what has {error.name}",
         ) from error
     except (ImportError, SyntaxError) as error:
-        raise ConfigError(f"workflow {name}: {module_name} cannot be imported: {error}") from error
+        raise ConfigError(
+            f"workflow {name}: {module_name} cannot be imported: {error}",
+            hint=f'mend it until this works: python -c "import {module_name}"',
+        ) from error
     try:
         return attrgetter(attribute)(module)
     except AttributeError:
@@ -101,8 +107,8 @@ def _find(name: str) -> Any:
             other for other, value in vars(module).items() if inspect.iscoroutinefunction(value)
         ]
         raise ConfigError(
-            f"workflow {name}: {module_name} has no {attribute}; "
-            f"its async functions: {', '.join(known) or 'none'}"
+            f"workflow {name}: {module_name} has no {attribute}",
+            hint=f"its async functions: {', '.join(known) or 'none'}",
         ) from None
 
 
@@ -133,7 +139,10 @@ def _params(name: str, function: Any, parameter: inspect.Parameter) -> type[Para
                 hint="give it one: a search space may leave any knob out",
             )
     if model.anytime is not None and model.anytime not in model.model_fields:
-        raise ConfigError(f"{where}: {model.__name__}.anytime: no knob is named {model.anytime!r}")
+        raise ConfigError(
+            f"{where}: {model.__name__}.anytime: no knob is named {model.anytime!r}",
+            hint=f"name one of its fields: {', '.join(model.model_fields)}",
+        )
     return model
 
 

@@ -13,11 +13,15 @@ class WorkflowsError(Exception):
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
-        self.hint = hint
+        self.hint: str | None = hint
 
 
 class ConfigError(WorkflowsError):
-    """A config, agent pack or exported file cannot be used as it stands."""
+    """A config, agent pack or exported file cannot be used as it stands; the hint, which each has, says what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.hint: str = hint
 
 
 class ModelError(WorkflowsError):

@@ -41,8 +41,8 @@ def workflow_kind(name: str) -> WorkflowKind:
         return kind
     if name not in WORKFLOWS:
         raise ConfigError(
-            f"unknown workflow {name!r}; known: {', '.join(WORKFLOWS)}, "
-            "and module:function for one of your own"
+            f"unknown workflow {name!r}; known: {', '.join(WORKFLOWS)}",
+            hint="one of your own is module:function: docs/custom-workflows.md",
         )
     module, _, attribute = WORKFLOWS[name].partition(":")
     make = getattr(import_module(module), attribute)
@@ -62,7 +62,10 @@ def make_workflow(name: str, params: Mapping[str, Any], pack: AgentPack) -> Work
             hint=f"params of {name}: {', '.join(kind.params.model_fields)}",
         ) from None
     if (reason := checked.unfit(pack)) is not None:
-        raise ConfigError(f"{name}: {reason}")
+        raise ConfigError(
+            f"{name}: {reason}",
+            hint="choose another workflow for this task: each task's page in docs/tasks names those that suit it",
+        )
     knobs = checked.model_dump()
     if any(name.endswith("demonstrations") and knobs[name] == "nearest" for name in knobs):
         _ = pack.ranking  # here, so that no question's latency holds the time that it takes to make

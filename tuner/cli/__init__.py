@@ -3,8 +3,10 @@
 stdout is data, stderr is talk. Exit 0: done; 2: something that the user gave cannot be used; 1: a defect of ours.
 """
 
+import difflib
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -23,6 +25,7 @@ VERBS: Mapping[str, str] = {
     "run": "tuner.cli.run",
     "status": "tuner.cli.status",
     "front": "tuner.cli.front",
+    "compare": "tuner.cli.compare",
     "effects": "tuner.cli.effects",
     "show": "tuner.cli.show",
     "trace": "tuner.cli.trace",
@@ -40,11 +43,14 @@ VERBS: Mapping[str, str] = {
 """Verb to the module whose function of the same name it is."""
 
 
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""What a line that cannot be parsed raises: click's own, or that of typer's copy of it, by its version."""
+
+
 def make_app() -> typer.Typer:
     """The command-line application with every verb."""
     app = typer.Typer(
         help="Find the LLM-agent configurations worth deploying: accuracy, latency and energy.",
-        no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
@@ -57,20 +63,22 @@ def main() -> None:
     """Run the command line; user mistakes end with exit status 2 and no traceback."""
     _refuse_other_workflows()
     sys.path.append(os.getcwd())  # workflows of one's own, as in `my_agents:answer`
-    make_app()()
+    try:
+        code = make_app()(args=sys.argv[1:] or ["--help"], standalone_mode=False)
+    except USAGE_ERROR as error:
+        _refuse_line(error)
+    sys.exit(code or 0)
 
 
 def _explained(verb: Callable[..., None]) -> Callable[..., None]:
     """The verb, with what ends it early said in our words: inside the application, which has words of its own."""
-    from tuner.errors import UserError
-    from workflows.errors import WorkflowsError
 
     @functools.wraps(verb)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             verb(*args, **kwargs)
             sys.stdout.flush()
-        except (UserError, WorkflowsError) as error:
+        except _mistakes() as error:
             _refuse(str(error), error.hint)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from here", file=sys.stderr)
@@ -82,9 +90,38 @@ def _explained(verb: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _mistakes() -> tuple[type[Any], ...]:
+    """What says that the user has to mend something; looked up once something is raised, as `--help` and completion need none of it."""
+    from tuner.errors import UserError
+    from workflows.errors import WorkflowsError
+
+    return UserError, WorkflowsError
+
+
+def _refuse_line(error: Any) -> NoReturn:
+    """Say what is wrong with a line that cannot be parsed, and how it is written."""
+    message = error.format_message().partition(". Did you mean")[0].rstrip(".")
+    close = difflib.get_close_matches(_unknown(message), VERBS, n=1)
+    context = error.ctx
+    if close and "command" in message:
+        hint = f"did you mean {context.command_path} {close[0]}?"
+    elif context is None:
+        hint = "tuner --help lists the commands"
+    else:
+        usage = " ".join(re.sub("[{}]", "", context.get_usage()).split()).removeprefix("Usage: ")
+        hint = f"write: {usage}; more with {context.command_path} --help"
+    _refuse(message[0].lower() + message[1:], hint)
+
+
+def _unknown(message: str) -> str:
+    """What the message has in its first quotation marks."""
+    found = re.search(r"'([^']*)'", message)
+    return found[1] if found else ""
+
+
 def _refuse(message: str, hint: str | None) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    if hint:
+    if hint:  # None of what a model's server or a tool answered
         print(f"hint: {hint}", file=sys.stderr)
     sys.exit(2)
 

@@ -1,11 +1,41 @@
-"""Arguments that several verbs share, so that they read alike in every `--help`."""
+"""Arguments that several verbs share, so that they read alike in every `--help`, and complete alike."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file (YAML).")]
+from tuner.cli.completion import complete_example
+from tuner.cli.completion import complete_rule
+from tuner.cli.completion import complete_study
+from tuner.cli.completion import complete_trial
+
+StudyPath = Annotated[
+    Path,
+    typer.Argument(metavar="STUDY", help="Study file (YAML).", autocompletion=complete_study),
+]
+TrialNumber = Annotated[
+    int,
+    typer.Argument(metavar="TRIAL", help="Number of the trial.", autocompletion=complete_trial),
+]
+ExampleId = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="EXAMPLE",
+        help="Id of the example; without it, they are listed.",
+        autocompletion=complete_example,
+    ),
+]
+RuleText = Annotated[
+    str,
+    typer.Option(
+        "--rule",
+        metavar="RULE",
+        help="knee, max-accuracy, min-energy, min-latency, cheapest-within:0.02, "
+        "slo:latency_p95_s<=5,accuracy>=0.6 or weights:accuracy=2,energy_wh=1.",
+        autocompletion=complete_rule,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 AllowCustom = Annotated[
     bool,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tuner.cli.arguments import StudyPath
+from tuner.cli.completion import complete_rule
 
 if TYPE_CHECKING:
     from tuner.results import Point
@@ -29,6 +30,7 @@ def export(
         str | None,
         typer.Option(
             metavar="RULE",
+            autocompletion=complete_rule,
             help="knee (default), max-accuracy, min-energy, min-latency, cheapest-within:0.02, "
             "slo:latency_p95_s<=5,accuracy>=0.6 or weights:accuracy=2,energy_wh=1.",
         ),

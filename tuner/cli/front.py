@@ -26,7 +26,7 @@ def front(study: StudyPath, as_json: AsJson = False) -> None:
     loaded = load_study(study)
     store = open_results(loaded)
     if as_json:
-        print_json(_content(loaded, store))
+        print_json(front_content(loaded, store))
     else:
         print_front(loaded, store)
 
@@ -115,7 +115,8 @@ def _trials(trials: "Sequence[TrialRecord]") -> dict[str, int]:
     }
 
 
-def _content(study: "LoadedStudy", store: "Store") -> dict[str, Any]:
+def front_content(study: "LoadedStudy", store: "Store") -> dict[str, Any]:
+    """What was found, as programs get it."""
     from tuner.objectives import OBJECTIVES
     from tuner.results import Front
 

@@ -29,6 +29,9 @@ def init(
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(source.read_bytes())
         except OSError as error:
-            raise UserError(f"{target}: cannot be written: {error.strerror}") from None
+            raise UserError(
+                f"{target}: cannot be written: {error.strerror}",
+                hint="name a folder that may be written to: tuner init DIR",
+            ) from None
         print(target)
     talk(f"next: {command()} run {folder / STARTERS[1]}")

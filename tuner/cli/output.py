@@ -1,7 +1,6 @@
 """What the verbs print with: tables for people, JSON for programs, and how a config and a value are written."""
 
 import json
-import math
 import shutil
 import sys
 from collections.abc import Iterable
@@ -12,6 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
 
+from tuner.figures import number as number
+from tuner.figures import quantity as quantity
+from tuner.figures import value_and_interval as value_and_interval
 from tuner.objectives import OBJECTIVES
 from workflows.config import AgentConfig
 
@@ -71,31 +73,9 @@ def print_table(
     Console(width=width(), highlight=False, markup=False).print(table)
 
 
-def number(value: float) -> str:
-    """Three significant digits, plain where that is short."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def quantity(name: str, value: float) -> str:
-    """An objective's value with its unit's look: shares as percentages."""
-    return f"{100 * value:.0f} %" if OBJECTIVES[name].unit == "share" else number(value)
-
-
 def with_interval(point: "Point", name: str) -> str:
     """A point's value and interval."""
     return value_and_interval(name, point.values[name], point.intervals[name])
-
-
-def value_and_interval(name: str, value: float, interval: tuple[float, float]) -> str:
-    """`67 % [47, 82]`; an end that so few questions do not tell is `∞`."""
-    low, high = (_end(name, end) for end in interval)
-    return f"{quantity(name, value)} [{low}, {high}]"
-
-
-def _end(name: str, value: float) -> str:
-    if math.isinf(value):
-        return "∞"
-    return quantity(name, value).removesuffix(" %")
 
 
 def header(name: str, sources: Mapping[str, str]) -> str:

@@ -36,7 +36,10 @@ def record(
     from tuner.spec import load_study
 
     if not out.parent.is_dir():  # before hours of measuring
-        raise UserError(f"--out: there is no folder {out.parent}")
+        raise UserError(
+            f"--out: there is no folder {out.parent}",
+            hint="make it first, or name a file elsewhere",
+        )
     loaded = load_study(study)
     if whole_space:
         talk(f"study {loaded.spec.name}: {study}")

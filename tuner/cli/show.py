@@ -1,13 +1,11 @@
 """`tuner show`: one trial, its config, its values, and its examples one by one."""
 
 from typing import TYPE_CHECKING
-from typing import Annotated
 from typing import Any
-
-import typer
 
 from tuner.cli.arguments import AsJson
 from tuner.cli.arguments import StudyPath
+from tuner.cli.arguments import TrialNumber
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
     from tuner.store import Store
 
     Used = Mapping[tuple[str, str, int], QueryEnergy]
-
-TrialNumber = Annotated[int, typer.Argument(metavar="TRIAL", help="Number of the trial.")]
 
 
 def show(study: StudyPath, trial: TrialNumber, as_json: AsJson = False) -> None:
@@ -258,8 +254,11 @@ def find_trial(store: "Store", number: int) -> "TrialRecord":
     for trial in trials:
         if trial.number == number:
             return trial
-    last = f"they go from 0 to {trials[-1].number}" if trials else "there are none yet"
-    raise UserError(f"there is no trial {number}; {last}")
+    if not trials:
+        raise UserError(
+            f"there is no trial {number}", hint="there are none yet: tuner run STUDY makes them"
+        )
+    raise UserError(f"there is no trial {number}", hint=f"they go from 0 to {trials[-1].number}")
 
 
 def _content(

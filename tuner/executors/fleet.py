@@ -181,7 +181,8 @@ class Fleet:
         try:
             await self._running[name].client.complete(request, trace)
         except ModelError as error:
-            raise ServingError(f"model {name}: {error}", hint=error.hint) from None
+            hint = error.hint or "is the server healthy, and is this what it calls the model?"
+            raise ServingError(f"model {name}: {error}", hint=hint) from None
         _require_token_counts(self._study, name, trace.spans[-1])
 
 

@@ -225,7 +225,8 @@ def _require_same(table: Table, study: LoadedStudy) -> None:
     for name, model in study.spec.models.items():
         if name not in header.models:
             raise UserError(
-                f"{study.path}: models: {name} is not in the table, which has: {', '.join(header.models)}"
+                f"{study.path}: models: {name} is not in the table",
+                hint=f"name what was recorded: {', '.join(header.models)}",
             )
         _require_equal(f"{study.path}: models.{name}", declared(model), header.models[name])
     load = study.spec.load.model_dump(mode="json")

@@ -151,6 +151,85 @@ def stages(runs: Sequence[ExampleRun]) -> dict[tuple[str, int], tuple[Stage, ...
     return found
 
 
+def attribute_calls(
+    runs: Iterable[ExampleRun],
+) -> dict[tuple[str, int], tuple[float | None, ...]]:
+    """What each call used, by (example_id, repeat) and in the order of the run's spans, over any number of windows.
+
+    As `attribute` splits a window, so that the calls of a query add up to it. Tools that a query waited for at once share
+    by their lengths. None for a call of the run that was gone on from; without queries of which it is not known.
+    """
+    windows = defaultdict(list)
+    for run in runs:
+        windows[run.window].append(run)
+    found: dict[tuple[str, int], tuple[float | None, ...]] = {}
+    for window in map(as_made, windows.values()):
+        curve = _curve(window)
+        if curve is not None and not any(lacks_spans(run) for run in window):
+            found |= _by_call(window, curve)
+    return found
+
+
+def _by_call(
+    runs: Sequence[ExampleRun], curve: tuple[Floats, Floats]
+) -> dict[tuple[str, int], tuple[float | None, ...]]:
+    own = [set(map(id, run.new_spans)) for run in runs]
+    places = [
+        (q, n)
+        for q, run in enumerate(runs)
+        for n in range(len(run.spans))
+        if id(run.spans[n]) in own[q]
+    ]
+
+    def times(place: tuple[int, int]) -> tuple[float, float]:
+        span, origin_s = runs[place[0]].spans[place[1]], runs[place[0]].started_s
+        return origin_s + span.start_s, origin_s + span.end_s
+
+    def calls(groups: Sequence[Sequence[tuple[int, int]]]) -> Calls:
+        """Each group as the calls of a query of its own."""
+        flat = [(number, *times(place)) for number, group in enumerate(groups) for place in group]
+        return Calls(
+            query=np.array([number for number, _, _ in flat], dtype=np.int64),
+            start_s=np.array([start_s for _, start_s, _ in flat], dtype=np.float64),
+            end_s=np.array([end_s for _, _, end_s in flat], dtype=np.float64),
+            weight=np.ones(len(flat), dtype=np.int64),
+        )
+
+    of_kind = {
+        kind: [place for place in places if runs[place[0]].spans[place[1]].kind == kind]
+        for kind in ("llm", "tool")
+    }
+    waits: list[list[tuple[int, int]]] = []
+    reach_s = -np.inf
+    for place in sorted(of_kind["tool"], key=lambda place: (place[0], times(place)[0])):
+        start_s, end_s = times(place)
+        if waits and waits[-1][0][0] == place[0] and start_s <= reach_s:
+            waits[-1].append(place)
+            reach_s = max(reach_s, end_s)
+        else:
+            waits.append([place])
+            reach_s = end_s
+    none = np.zeros(0, dtype=np.int64)
+    split = split_energy(
+        *curve,
+        llm=calls([[place] for place in of_kind["llm"]]),
+        tools=calls(waits),
+        queries=max(len(of_kind["llm"]), len(waits)),
+        cut_query=none,
+        cut_s=none.astype(np.float64),
+    )
+    joules = dict(zip(of_kind["llm"], split.llm_j.tolist(), strict=False))
+    for wait, used_j in zip(waits, split.tool_j.tolist(), strict=False):
+        lengths_s = [times(place)[1] - times(place)[0] for place in wait]
+        whole_s = sum(lengths_s)
+        for place, length_s in zip(wait, lengths_s, strict=True):
+            joules[place] = used_j * (length_s / whole_s if whole_s else 1 / len(wait))
+    return {
+        (run.example_id, run.repeat): tuple(joules.get((q, n)) for n in range(len(run.spans)))
+        for q, run in enumerate(runs)
+    }
+
+
 def _curve(runs: Sequence[ExampleRun]) -> tuple[Floats, Floats] | None:
     """Times that ascend, and the joules so far."""
     if not runs or any(run.energy_j is None or not run.samples for run in runs):

@@ -72,7 +72,10 @@ class CpuMeter:
             self._tree = _Tree(psutil.Process(pid))
             self._tree.cpu_s(time.perf_counter())
         except psutil.Error as error:
-            raise UserError(f"meter: cpu_estimate of process {pid}: {error}") from None
+            raise UserError(
+                f"meter: cpu_estimate of process {pid}: {error}",
+                hint="has the server ended? The end of its log says why; else run as the user who owns it",
+            ) from None
 
     def read(self) -> Sample:
         """Joules since the server started."""

@@ -80,7 +80,8 @@ class DcgmSpec(MeterKind):
         for uuid in gpus:
             if uuid not in shown:
                 raise UserError(
-                    f"meter: dcgm: {spec.url} shows no GPU {uuid!r}; known: {', '.join(shown)}"
+                    f"meter: dcgm: {spec.url} shows no GPU {uuid!r}",
+                    hint=f"known: {', '.join(shown)}",
                 )
         return total([DcgmMeter(uuid, spec, latest) for uuid in gpus])
 

@@ -380,14 +380,17 @@ def _devices() -> dict[str, Any]:
 def _choose(devices: dict[str, Any], uuids: Literal["all"] | tuple[str, ...]) -> dict[str, Any]:
     if uuids == "all":
         if not devices:
-            raise UserError("meter: nvml: all: the NVIDIA driver sees no GPU")
+            raise UserError(
+                "meter: nvml: all: the NVIDIA driver sees no GPU",
+                hint="does nvidia-smi show one? Without a GPU here, use dcgm of the machine that has it, or none",
+            )
         return devices
     chosen = {}
     for uuid in uuids:
         whole = _whole(uuid) if uuid.startswith("MIG-") else uuid
         if whole not in devices:
             known = ", ".join(devices) or "none"
-            raise UserError(f"meter: nvml: no GPU {uuid!r} on this machine; known: {known}")
+            raise UserError(f"meter: nvml: no GPU {uuid!r} on this machine", hint=f"known: {known}")
         chosen[whole] = devices[whole]
     return chosen
 

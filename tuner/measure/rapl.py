@@ -74,7 +74,10 @@ class RaplMeter:
                 "or use cpu_estimate",
             ) from None
         except (OSError, ValueError) as error:
-            raise UserError(f"meter: rapl: {error}") from None
+            raise UserError(
+                f"meter: rapl: {error}",
+                hint="use cpu_estimate, or a machine whose counters can be read: tuner doctor says",
+            ) from None
         self._longest_s = min(zone.range_j for zone in self._zones) / HIGHEST_W
         self._read_s = time.perf_counter()
 
@@ -133,9 +136,14 @@ def _choose(found: dict[str, Path], zones: Literal["all"] | tuple[str, ...]) -> 
         }
     for zone in zones:
         if zone not in found:
-            raise UserError(f"meter: rapl: no zone {zone!r} here; known: {', '.join(found)}")
+            raise UserError(
+                f"meter: rapl: no zone {zone!r} here", hint=f"known: {', '.join(found)}"
+            )
         above, _, part = zone.partition("/")
         twice = zones.count(zone) > 1 or (part not in ("", "dram") and above in zones)
         if twice or (zone == "psys" and len(zones) > 1):
-            raise UserError(f"meter: rapl: zones {', '.join(zones)}: {zone} would be counted twice")
+            raise UserError(
+                f"meter: rapl: zones {', '.join(zones)}: {zone} would be counted twice",
+                hint="name a package, or its parts, or psys, but nothing within another",
+            )
     return {zone: found[zone] for zone in zones}

@@ -38,7 +38,10 @@ class ReplayMeter:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"meter: replay: {path} cannot be read: {error}") from None
+            raise UserError(
+                f"meter: replay: {path} cannot be read: {error}",
+                hint="is the path right? A relative path starts from the study file's folder",
+            ) from None
         try:
             told, self._samples = _parse(text)
             self.source = f"replay({told['source']})"

@@ -63,7 +63,10 @@ def write_page(report: Report, store: Store, path: Path) -> tuple[Block, ...]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_render(report, blocks))
     except OSError as error:
-        raise UserError(f"--out: {path} cannot be written: {error.strerror}") from None
+        raise UserError(
+            f"--out: {path} cannot be written: {error.strerror}",
+            hint="name a place in a folder that exists and may be written to",
+        ) from None
     return blocks
 
 

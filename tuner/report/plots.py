@@ -68,7 +68,10 @@ def write_plots(report: Report, folder: Path) -> list[Path]:
                 if effects.knobs:
                     written += _save(_effects(effects), folder / f"effects-{effects.objective}")
     except OSError as error:
-        raise UserError(f"--plots: {error.filename} cannot be written: {error.strerror}") from None
+        raise UserError(
+            f"--plots: {error.filename} cannot be written: {error.strerror}",
+            hint="name a place in a folder that exists and may be written to",
+        ) from None
     return written
 
 

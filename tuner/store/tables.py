@@ -26,6 +26,15 @@ optuna_trials = sa.Table(
     sa.Column("state", sa.String(8)),
 )
 
+optuna_study_attributes = sa.Table(
+    "study_system_attributes",
+    sa.MetaData(),
+    sa.Column("study_system_attribute_id", sa.Integer, primary_key=True),
+    sa.Column("study_id", sa.Integer),
+    sa.Column("key", sa.String(512)),
+    sa.Column("value_json", sa.Text),
+)
+
 studies = sa.Table(
     "tuner_studies",
     metadata,

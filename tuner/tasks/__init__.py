@@ -107,7 +107,10 @@ class TaskOptions(BaseModel):
 def task_options(name: str) -> type[TaskOptions]:
     """The options model of a task. Raises SpecError that lists the known tasks."""
     if name not in TASKS:
-        raise SpecError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
+        raise SpecError(
+            f"unknown task {name!r}; known: {', '.join(TASKS)}",
+            hint="questions of your own are the task jsonl: docs/tasks/jsonl.md",
+        )
     options: type[TaskOptions] = import_module(TASKS[name]).Options
     return options
 

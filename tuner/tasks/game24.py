@@ -121,18 +121,22 @@ def _read(path: Path, rows: tuple[int, int] | None) -> Iterator[Example]:
     first, last = rows or (0, len(puzzles) - 1)
     if last >= len(puzzles):
         raise DataError(
-            f"{path}: rows: {first} to {last} were asked for, and the file has rows 0 to {len(puzzles) - 1}"
+            f"{path}: rows: {first} to {last} were asked for, and the file has rows 0 to {len(puzzles) - 1}",
+            hint="ask for rows that it has: rows: [first, last]",
         )
     for number, (place, puzzle) in enumerate(puzzles[first : last + 1], first):
         words = puzzle.split()
         if len(words) != 4 or not all(re.fullmatch("[1-9][0-9]?", word) for word in words):
             raise DataError(
-                f"{place}: {_COLUMN}: expected four numbers such as '2 3 8 12', found {puzzle!r}"
+                f"{place}: {_COLUMN}: expected four numbers such as '2 3 8 12', found {puzzle!r}",
+                hint="give four whole numbers from 1 to 99, with spaces between",
             )
         numbers = [int(word) for word in words]
         solution = solve(numbers)
         if solution is None:
-            raise DataError(f"{place}: {_COLUMN}: {puzzle!r} cannot make {TARGET}")
+            raise DataError(
+                f"{place}: {_COLUMN}: {puzzle!r} cannot make {TARGET}", hint="leave this row out"
+            )
         yield Example(str(number), _question(numbers), (solution,))
 
 
@@ -149,9 +153,15 @@ def _column(path: Path) -> Iterator[tuple[str, str]]:
             for row in rows:
                 yield f"{path}: line {rows.line_num}", row[_COLUMN] or ""
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}",
+            hint="is the path right, and may you read it? A relative path starts from the study file's folder",
+        ) from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from None
+        raise DataError(
+            f"{path}: not a CSV file in UTF-8: {error}",
+            hint=f"save it as CSV in UTF-8, with a column {_COLUMN}",
+        ) from None
 
 
 def _question(numbers: Sequence[int]) -> str:

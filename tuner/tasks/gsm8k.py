@@ -56,7 +56,8 @@ def _examples(path: Path) -> Iterator[Example]:
         _, mark, answer = problem.answer.rpartition(_MARK)
         if not mark or last_number(answer) is None:
             raise DataError(
-                f"{place}: answer: expected to end with a line '{_MARK} number', found {problem.answer[-60:]!r}"
+                f"{place}: answer: expected to end with a line '{_MARK} number', found {problem.answer[-60:]!r}",
+                hint="is it the official file? Its answers end so",
             )
         yield Example(str(number), problem.question, (answer.strip(),))
 

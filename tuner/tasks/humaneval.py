@@ -71,7 +71,10 @@ async def _score(example: Example, answer: str) -> float:
 def _examples(path: Path) -> Iterator[Example]:
     for place, problem in read_rows(path, _Problem):
         if _first_line(problem.prompt, problem.entry_point) is None:
-            raise DataError(f"{place}: prompt: no function {problem.entry_point!r} in it")
+            raise DataError(
+                f"{place}: prompt: no function {problem.entry_point!r} in it",
+                hint="is it the official file? `entry_point` names the function that `prompt` begins",
+            )
         tests = Tests(
             before=problem.prompt,
             entry=problem.entry_point,

@@ -99,7 +99,8 @@ def _examples(path: Path, *, numeric: bool) -> Iterator[Example]:
         for answer in answers:
             if numeric and last_number(answer) is None:
                 raise DataError(
-                    f"{place}: answer: expected a number, since `score` is number; found {answer!r}"
+                    f"{place}: answer: expected a number, since `score` is number; found {answer!r}",
+                    hint="mend the answer, or leave `score` out of the task",
                 )
         yield Example(str(number if row.id is None else row.id), row.question, answers)
 
@@ -109,7 +110,8 @@ def _documents(path: Path) -> tuple[Document, ...]:
     for place, row in read_rows(path, _Page):
         if (row.text is None) == (row.sentences is None):
             raise DataError(
-                f"{place}: expected either text or sentences, found {'neither' if row.text is None else 'both'}"
+                f"{place}: expected either text or sentences, found {'neither' if row.text is None else 'both'}",
+                hint="give each page one of the two: text, or sentences as a list",
             )
         title = row.title.casefold()
         if title in pages:
@@ -130,7 +132,8 @@ def _demonstrations(path: Path, pack: AgentPack) -> tuple[Demonstration, ...]:
         if tools and (tools[-1] != FINISH or not set(tools[:-1]) <= set(known)):
             raise DataError(
                 f"{place}: steps: expected tools among {', '.join(known) or 'none'}, and {FINISH} as the last; "
-                f"found {', '.join(tools)}"
+                f"found {', '.join(tools)}",
+                hint=f"write only tools that the task has, and end with {FINISH}",
             )
         demonstrations.append(demonstration)
     return tuple(demonstrations)

@@ -71,7 +71,8 @@ def _examples(path: Path) -> Iterator[Example]:
         answer = row.answer or last_boxed(row.solution)
         if not answer:
             raise DataError(
-                rf"{place}: answer: expected it, or a solution with \boxed{{}}; found neither"
+                rf"{place}: answer: expected it, or a solution with \boxed{{}}; found neither",
+                hint="complete the row: the official files have both",
             )
         yield Example(row.unique_id or str(number), row.problem, (answer,), row.subject or row.type)
 

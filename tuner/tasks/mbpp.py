@@ -75,7 +75,8 @@ def _examples(path: Path) -> Iterator[Example]:
         call = _call(problem)
         if call is None:
             raise DataError(
-                f"{place}: test_list: the first test calls nothing that `code` defines: {problem.test_list[0]!r}"
+                f"{place}: test_list: the first test calls nothing that `code` defines: {problem.test_list[0]!r}",
+                hint="is it the official file? Each test calls the function that `code` defines",
             )
         # A program may import what it likes; its tests rely on what the reference imports.
         imports = [

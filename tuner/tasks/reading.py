@@ -57,7 +57,10 @@ def read_rows(path: Path, model: type[RowT]) -> Iterator[tuple[str, RowT]]:
                 yield row
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read: {reason}") from None
+        raise DataError(
+            f"{path}: cannot be read: {reason}",
+            hint="is the path right, and may you read it? A relative path starts from the study file's folder",
+        ) from None
     if row is None:
         raise DataError(f"{path}: holds no rows", hint="give a file with one JSON object a line")
 
@@ -132,7 +135,10 @@ def draw_splits(
             continue
         seen.add(_same(example.question))
         if example.id in ids:
-            raise DataError(f"{path}: two questions have the id {example.id!r}")
+            raise DataError(
+                f"{path}: two questions have the id {example.id!r}",
+                hint="give each question an id of its own, or leave all ids out",
+            )
         ids.add(example.id)
         pool.append(example)
     wanted = options.examples + options.holdout

@@ -203,7 +203,10 @@ def _read_by_asin(path: Path, kind: type[ValueT]) -> dict[str, ValueT]:
     try:
         found: dict[str, ValueT] = TypeAdapter(dict[str, kind]).validate_json(path.read_bytes())  # type: ignore[valid-type]
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}",
+            hint="is the path right, and may you read it? A relative path starts from the study file's folder",
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -151,7 +151,7 @@ def load_toolkits(pack: AgentPack) -> list[Toolkit]:
     toolkits: list[Toolkit] = []
     for name in pack.toolkits:
         if name not in TOOLKITS:
-            raise ConfigError(f"unknown toolkit {name!r}; known: {', '.join(TOOLKITS)}")
+            raise ConfigError(f"unknown toolkit {name!r}", hint=f"known: {', '.join(TOOLKITS)}")
         toolkits.append(import_module(TOOLKITS[name]).load(pack))
     return toolkits
 

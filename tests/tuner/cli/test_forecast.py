@@ -98,10 +98,10 @@ def test_an_export_against_an_export(said, best):
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["kim2025:gpt"], "kim2025 has no row 'gpt'; it has: kim2025:llama-3.1-8b/sharegpt, ", None),
-        (["kim2024:gpt"], "no figures of 'kim2024' are known; known: kim2025", None),
+        (["kim2025:gpt"], "kim2025 has no row 'gpt'\n", "one of: kim2025:llama-3.1-8b/sharegpt, "),
+        (["kim2024:gpt"], "no figures of 'kim2024' are known\n", "known: kim2025"),
         (["STUDY"], "study.yaml is a study: which of its trials?", "--trial TRIAL"),
-        (["STUDY", "--trial", "9"], "there is no trial 9; they go from 0 to 2", None),
+        (["STUDY", "--trial", "9"], "there is no trial 9\n", "they go from 0 to 2"),
         (["STUDY", "--trial", "0", "--baseline", "9"], "there is no trial 9", None),
         (["STUDY", "--trial", "2"], "its energy was not measured (source: cpu-estimate): the counter was lost", "meter"),
         (["BEST", "--trial", "0"], "best.yaml", None),

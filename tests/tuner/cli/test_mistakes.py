@@ -1,5 +1,6 @@
 """Whatever a user gets wrong ends with status 2, `error:` on stderr, nothing on stdout and no traceback."""
 
+import ast
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from tuner.store.tables import SCHEMA_VERSION
 
+ROOT = Path(__file__).resolve().parents[3]
 SPACE = """\
 format_version: 1
 name: s
@@ -56,6 +58,8 @@ def refused(tuner):
         assert "Traceback" not in ended.err
         place = ended.err.find("error: ")
         assert place == 0 or ended.err[place - 1] == "\n", ended.err
+        *_, hint = ended.err.splitlines()
+        assert hint.startswith("hint: "), ended.err
         return ended.err[place:]
 
     return call
@@ -210,13 +214,15 @@ def test_an_unknown_trial_example_or_rule_lists_what_there_is(keep, found, refus
     study = keep(found("direct", {}, search=[(1, 1, 1)] * 4))
     ids = [example.id for example in study.load_task().search]
     path = tmp_path / "study.yaml"
-    assert refused("show", path, 7) == "error: there is no trial 7; they go from 0 to 0\n"
-    assert refused("trace", path, 7, ids[0]).startswith("error: there is no trial 7;")
+    assert refused("show", path, 7) == "error: there is no trial 7\nhint: they go from 0 to 0\n"
+    assert refused("trace", path, 7, ids[0]).startswith("error: there is no trial 7\n")
     said = refused("trace", path, 0, "nope")
-    assert said.startswith("error: trial 0 has no example 'nope'; it has: ")
+    assert said.startswith("error: trial 0 has no example 'nope'\nhint: it has: ")
     assert all(name in said for name in ids)
+    said = refused("trace", path, 0, f"{ids[0]}0")
+    assert f"hint: did you mean {ids[0]}? it has: " in said
     said = refused("export", path, "--rule", "best")
-    assert said.startswith("error: unknown rule 'best'; known: knee; max-accuracy; min-energy; min-latency; ")  # fmt: skip
+    assert said.startswith("error: unknown rule 'best'\nhint: known: knee; max-accuracy; min-energy; min-latency; ")  # fmt: skip
 
 
 def test_a_rule_is_refused_before_anything_is_read(refused, tmp_path):
@@ -227,7 +233,7 @@ def test_a_rule_is_refused_before_anything_is_read(refused, tmp_path):
 def test_an_empty_study_has_no_trial_and_nothing_to_export(keep, refused, tmp_path):
     keep()
     path = tmp_path / "study.yaml"
-    assert refused("show", path, 0) == "error: there is no trial 0; there are none yet\n"
+    assert refused("show", path, 0).startswith("error: there is no trial 0\nhint: there are none ")
     assert "\nhint: tuner status " in refused("export", path)
 
 
@@ -272,20 +278,35 @@ def test_a_port_that_is_taken(keep, refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "said"),
     [
-        ["frnt"],
-        ["front"],
-        ["front", "s.yaml", "--nope"],
-        ["show", "s.yaml", "one"],
-        ["dashboard", "s.yaml", "--port", "99999"],
+        (["frnt"], "error: no such command 'frnt'\nhint: did you mean tuner front?\n"),
+        (["x"], "error: no such command 'x'\nhint: write: tuner [OPTIONS] COMMAND [ARGS]...; more with tuner --help\n"),
+        (["front"], "error: missing argument 'STUDY'\nhint: write: tuner front [OPTIONS] STUDY; more with tuner front --help\n"),
+        (["front", "s.yaml", "--nope"], "error: no such option: --nope\nhint: write: tuner front "),
+        (["show", "s.yaml", "one"], "error: invalid value for 'TRIAL': "),
+        (["dashboard", "s.yaml", "--port", "99999"], "error: invalid value for '--port': "),
     ],
-)
-def test_a_line_that_cannot_be_parsed_says_how_it_is_written(tuner, arguments):
-    ended = tuner(*arguments)
-    assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith("Usage: ")
-    assert "Error: " in ended.err
+)  # fmt: skip
+def test_a_line_that_cannot_be_parsed_says_how_it_is_written(refused, arguments, said):
+    assert refused(*arguments).startswith(said)
+
+
+@pytest.mark.parametrize("package", ["tuner", "workflows"])
+def test_no_hint_is_empty(package):
+    """That each has one is the type checker's to say: the parameter is required."""
+    kinds = {"UserError", "SpecError", "DataError", "ServingError", "StoreError", "ConfigError"}
+    seen = 0
+    for path in (ROOT / package).rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call) or getattr(call.func, "id", None) not in kinds:
+                continue
+            given = [each.value for each in call.keywords if each.arg == "hint"] + call.args[1:]
+            assert given, f"{path}:{call.lineno}: without a hint"
+            texts = [hint.value for hint in given if isinstance(hint, ast.Constant)]
+            assert all(isinstance(text, str) and len(text) > 10 for text in texts), f"{path}:{call.lineno}"  # fmt: skip
+            seen += 1
+    assert seen > 20
 
 
 def test_the_script_itself_ends_so(study, tmp_path):

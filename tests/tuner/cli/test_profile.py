@@ -158,7 +158,7 @@ def test_a_budget_that_its_checkpoints_cannot_tell_is_measured_itself(tuner, mak
 @pytest.mark.parametrize(
     ("arguments", "extra", "message"),
     [
-        (["--compare", "kim2026"], "", "no figures of 'kim2026' are known; known: kim2025"),
+        (["--compare", "kim2026"], "", "no figures of 'kim2026' are known\nhint: known: kim2025"),
         (["--out", "study.yaml"], "", "--out study.yaml: is a file"),
         (
             [],

@@ -349,8 +349,9 @@ def test_trace(tuner, said, path):
     out = tuner("trace", path, 1, example).out
     assert "answer 'Elm', score 1" in out
     assert "30 tokens in (0 cached), 5 out" in out
-    assert "A village. [slow]" in out
-    assert "checkpoint 1 at 2.000 s, 12 J: 'Elm'" in out
+    assert "A village." in out
+    assert "[slow]" in out
+    assert "round 1: 2.00 s, 12 J so far; ended here it would answer 'Elm'" in out
     assert "12 J: 6 while the model worked, 6 while tools did (cpu-estimate)" in out
 
 

@@ -377,7 +377,7 @@ REFUSALS: Mapping[str, tuple[dict[str, Any], str]] = {
     ),
     "another name": (
         {"replace": ("{loopback:", "{elsewhere:")},
-        "models: elsewhere is not in the table, which has: loopback",
+        "models: elsewhere is not in the table",
     ),
     "another load": (
         {"extra": "load: {concurrency: 2}\n"},

@@ -42,17 +42,22 @@ def test_zones_are_chosen_by_name(sysfs):
 
 
 @pytest.mark.parametrize(
-    ("zones", "reason"),
+    ("zones", "reason", "hint"),
     [
-        (("package-9",), "no zone 'package-9' here; known: package-0, package-0/core"),
-        (("package-0", "package-0"), "package-0 would be counted twice"),
-        (("package-0", "package-0/core"), "package-0/core would be counted twice"),
-        (("psys", "package-0"), "psys would be counted twice"),
+        (("package-9",), "no zone 'package-9' here", "known: package-0, package-0/core"),
+        (("package-0", "package-0"), "package-0 would be counted twice", "name a package"),
+        (
+            ("package-0", "package-0/core"),
+            "package-0/core would be counted twice",
+            "name a package",
+        ),
+        (("psys", "package-0"), "psys would be counted twice", "name a package"),
     ],
 )
-def test_zones_that_cannot_be_added_up_are_refused(sysfs, zones, reason):
-    with pytest.raises(UserError, match=reason):
+def test_zones_that_cannot_be_added_up_are_refused(sysfs, zones, reason, hint):
+    with pytest.raises(UserError, match=reason) as refused:
         RaplMeter(zones, folder=sysfs.folder)
+    assert refused.value.hint.startswith(hint)
 
 
 @given(st.lists(st.integers(0, 999_999), min_size=1, max_size=30), st.integers(0, 999_999))
