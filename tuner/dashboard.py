@@ -46,6 +46,11 @@ BEGINNING = "dashboard:"
 END = "*Written by tuner, anew at every start. What you write below this line stays.*"
 """Ends our part of a note: the rest is somebody's own."""
 
+REPORT = "report.html"
+"""The study's report among its artifacts."""
+
+KINDS = {".html": "text/html", ".yaml": "application/yaml", ".jsonl": "application/jsonl"}
+
 COLOURS = {"front": "#4477aa", "near": "#ccbb44", "confirmed": "#228833", "others": "#bbbbbb"}
 
 
@@ -91,7 +96,7 @@ def refresh(study: LoadedStudy, store: Store, folder: Path) -> Written:
     """Bring notes, plots and files to what the study has found by now.
 
     A note for the study and each of its trials, a plot of each pair of objectives, and in the folder a file for each config
-    that is worth deploying, attached to its trial. What somebody wrote into a note stays, below ours. Plots need plotly
+    that is worth deploying, attached to its trial, and the report, attached to the study. What somebody wrote into a note stays, below ours. Plots need plotly
     (`pip install 'tuner[report]'`) and are left out without it.
     """
     found, kept = _Found.read(study, store), _Attributes(store.attributes(BEGINNING))
@@ -101,6 +106,13 @@ def refresh(study: LoadedStudy, store: Store, folder: Path) -> Written:
         pairs = itertools.combinations(study.spec.objectives, 2)
         plots = sum(kept.plot(f"tuner-{x}-{y}", _plot(found, x, y)) for y, x in pairs)
     files = _attach(found, kept, folder)
+    if plots_are_drawn() and found.front.search:
+        from tuner.report import read_report
+        from tuner.report.page import write_page
+
+        write_page(read_report(study, store), store, folder / REPORT)
+        kept.file(None, REPORT)
+        files += 1
     store.save_attributes(kept.changed)
     return Written(notes, plots, files)
 
@@ -122,8 +134,8 @@ def _write_notes(found: "_Found", kept: "_Attributes") -> int:
 
 
 def plots_are_drawn() -> bool:
-    """Whether what plots need is installed."""
-    return find_spec("plotly") is not None
+    """Whether what plots and the report need is installed."""
+    return all(find_spec(name) is not None for name in ("plotly", "jinja2"))
 
 
 class _Attributes:
@@ -161,10 +173,10 @@ class _Attributes:
 
     # What we do with it.
 
-    def file(self, trial_id: int, name: str) -> None:
-        """Name a file of the artifact folder as a trial's. Optuna's own way refuses trials that have ended."""
-        key = f"{BEGINNING}artifacts:{trial_id}:{name}"
-        kind = "application/yaml" if name.endswith(".yaml") else "application/jsonl"
+    def file(self, trial_id: int | None, name: str) -> None:
+        """Name a file of the artifact folder as a trial's, or the study's. Optuna's own way refuses trials that have ended."""
+        key = f"artifacts:{name}" if trial_id is None else f"{BEGINNING}artifacts:{trial_id}:{name}"
+        kind = KINDS[Path(name).suffix]
         meta = {"artifact_id": name, "filename": name, "mimetype": kind, "encoding": None}
         self._asked = None
         self.set_study_system_attr(self._study_id, key, json.dumps(meta))

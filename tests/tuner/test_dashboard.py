@@ -147,11 +147,12 @@ def test_what_is_worth_deploying_is_attached_as_a_file_that_runs(
 ):
     written = refresh(study, store, folder)
     files = sorted(file.name for file in folder.iterdir())
-    assert files == ["pack.documents.jsonl", "trial-1.yaml"]
+    assert files == ["pack.documents.jsonl", "report.html", "trial-1.yaml"]
+    assert "artifacts:report.html" in attributes(optuna_study)
     agent = load_agent_file(folder / "trial-1.yaml")
     assert agent.config.params["max_steps"] == 2
     assert "knee" in agent.provenance["recommended_by"]
-    assert written.files == 1
+    assert written.files == 2
     trial = optuna_study.trials[1]._trial_id
     meta = json.loads(attributes(optuna_study)[f"dashboard:artifacts:{trial}:trial-1.yaml"])
     assert meta["artifact_id"] == meta["filename"] == "trial-1.yaml"

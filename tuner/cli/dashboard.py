@@ -141,7 +141,7 @@ def _app(study: "LoadedStudy") -> "WSGIApplication":
         f"new or changed: {written.notes} notes and {written.plots} plots; {written.files} files in {folder}"
     )
     if not plots_are_drawn():
-        talk("plots with error bars need plotly: pip install 'tuner[report]'")
+        talk("plots with error bars and the report need: pip install 'tuner[report]'")
     app: WSGIApplication = optuna_dashboard.wsgi(
         storage, artifact_store=FileSystemArtifactStore(folder)
     )
