@@ -1,8 +1,12 @@
-"""The real model, started once for all tests that want it."""
+"""The real model, started once for all tests that want it, and a server that answers a fixed text."""
 
+import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -28,3 +32,15 @@ def smollm2() -> Iterator[serving.Endpoint]:
         pytest.skip(f"the weights cannot be had: {error}")
     with serving.start("smollm2", spec) as endpoint:
         yield endpoint
+
+
+@pytest.fixture
+def loopback() -> Iterator[str]:
+    """The address of a server that answers every prompt alike."""
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "loopback.py"
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["api_base"]
+        process.terminate()

@@ -1,10 +1,8 @@
 """What the README says is true: its commands exist, its files load, its code runs."""
 
-import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -112,15 +110,6 @@ def test_the_guide_to_servers_names_every_engine_and_key() -> None:
         assert f"`{name}`" in guide
         for key in engine.model_fields:
             assert f"`{key}`" in guide, f"{name}: {key}"
-
-
-@pytest.fixture
-def loopback() -> Iterator[str]:
-    command = [sys.executable, str(ROOT / "benchmarks" / "loopback.py")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["api_base"]
-        process.terminate()
 
 
 def test_the_python_in_the_readme_runs(tmp_path: Path, loopback: str) -> None:

@@ -3,15 +3,19 @@
 import asyncio
 import heapq
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+import tuner
 from tuner.errors import UserError
 from tuner.evaluate import BROKEN_OFF
 from tuner.evaluate import evaluate
@@ -189,6 +193,34 @@ async def test_the_server_is_filled_before_and_kept_full_after() -> None:
         assert load.rate is not None
         assert load.warm_up >= 2 * load.rate * 1.0
         assert load.cool_down >= SLOWDOWN * load.rate * 1.0
+
+
+async def test_the_python_in_the_guide_finds_a_knee() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "load.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+
+    class Executor:
+        """What the guide calls `executor`: four places, 0.1 s a question."""
+
+        def under(self, load: Load) -> "Executor":
+            self.load = load
+            return self
+
+        async def run(self, _config, _examples, record, *, window):
+            runs, found = await simulated(4, count=100, service_s=0.1)(self.load)
+            for run in runs:
+                record(run)
+            return found
+
+    last = code.strip().splitlines()[-1]
+    body = textwrap.indent(code.replace(last, f"return ({last})"), "    ")
+    names = {"tuner": tuner, "executor": Executor(), "config": None, "alone_s": 0.1}
+    names["task"] = SimpleNamespace(search=())
+    exec(f"async def guide():\n{body}", names)
+    rate_per_s, p95_s, bracket_per_s = await names["guide"]()
+    assert 28 <= rate_per_s <= 42
+    assert p95_s >= 0.1
+    assert bracket_per_s[0] == rate_per_s
 
 
 async def test_a_sweep_that_starts_too_high_goes_down_first() -> None:
