@@ -133,7 +133,7 @@ def test_one_trial_and_one_run_can_be_looked_at(folder: Path) -> None:
     assert example["energy"]["gross_j"] > 0
     assert example["energy"]["source"] == "cpu-estimate"
     traced = tuner(folder, "trace", "studies/quickstart.yaml", "0", example["example_id"])
-    assert traced.stdout.startswith(f"example {example['example_id']}: ")
+    assert traced.stdout.startswith(f"{example['example_id']} (search): ")
     assert "tokens in" in traced.stdout
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
+from tuner.figures import number as number
 from tuner.profile.estimate import Value
 from tuner.profile.table import Column
 from tuner.profile.table import Key
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from tuner.profile.pairing import Pair
 
 BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
-
-
-def number(value: float) -> str:
-    """Three significant digits, plain where that is short."""
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def quantity(value: float, unit: Unit) -> str:

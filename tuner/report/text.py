@@ -2,9 +2,9 @@
 
 import math
 
+from tuner.figures import number
 from tuner.intervals import Interval
 from tuner.objectives import OBJECTIVES
-from tuner.profile.text import number
 
 TITLES = {
     "accuracy": "accuracy",

@@ -131,5 +131,6 @@ def test_without_cot_nothing_is_held_against_it(profiled):
 
 
 def test_a_paper_that_nobody_knows_is_refused(profiled):
-    with pytest.raises(UserError, match="known: kim2025"):
+    with pytest.raises(UserError, match="kim2026") as refused:
         compare(profiled(), "kim2026")
+    assert "kim2025" in refused.value.hint
