@@ -385,13 +385,16 @@ def one_seed(kind: str, seed: int, methods: Sequence[str]) -> list[dict[str, Any
         for size in SIZES if method != "pooled" else (QUESTIONS,):
             if method == "syftr" and size <= 30:
                 continue
-            horizon = HORIZON[method == "pooled"] * everything
+            horizon = min(HORIZON[method == "pooled"] * everything, MOST_S[method == "pooled"])
             found.append(measured(world, method, size, seed, horizon))
     return found
 
 
 HORIZON = {True: 0.05, False: 0.4}
 """Share of the agent-seconds that all questions on all configs take, after which ours and others end."""
+
+MOST_S = {True: 4_000.0, False: 60_000.0}
+"""Agent-seconds at most, ours and others: several times what a level takes."""
 
 
 SEARCHED = {"examples": 30, "holdout": 30, "trials": 60, "wall_clock_s": 600}
