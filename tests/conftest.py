@@ -1,12 +1,14 @@
 """The real model, started once for all tests that want it, and a server that answers a fixed text."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,17 @@ def smollm2() -> Iterator[serving.Endpoint]:
         pytest.skip(f"the weights cannot be had: {error}")
     with serving.start("smollm2", spec) as endpoint:
         yield endpoint
+
+
+@pytest.fixture(scope="session")
+def chromium() -> dict[str, Any]:
+    """How playwright is to launch the system's Chromium; nothing is fetched where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"none of {', '.join(names)} is installed")
+    flags = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update disable-sync"
+    return {"executable_path": found, "args": [f"--{flag}" for flag in flags.split()]}
 
 
 @pytest.fixture

@@ -19,13 +19,17 @@ from typing import Any
 import optuna
 import pytest
 
+from tuner.export import export
 from tuner.objectives import OBJECTIVES
 from tuner.records import ExampleRun
 from tuner.records import Reading
+from tuner.results import open_results
+from tuner.rules import Rule
 from tuner.spec import LoadedStudy
 from tuner.spec import load_study
 from tuner.store import Store
 from tuner.store.schema import open_optuna_storage
+from tuner.study import run_study
 from tuner.tasks import Task
 from workflows.base import Checkpoint
 from workflows.config import AgentConfig
@@ -129,10 +133,16 @@ def serve_loopback(*arguments: str) -> Iterator[str]:
             process.terminate()
 
 
-@pytest.fixture
-def serve() -> Serve:
+@pytest.fixture(scope="session")
+def serve_model() -> Serve:
     """Starts loopback servers."""
     return serve_loopback
+
+
+@pytest.fixture
+def serve(serve_model: Serve) -> Serve:
+    """The same, where nothing else is served."""
+    return serve_model
 
 
 @pytest.fixture(scope="session")
@@ -409,3 +419,23 @@ def _keep_trial(
         stopped=found.stopped,
     )
     optuna_study.tell(trial, [known[name] for name in study.spec.objectives])
+
+
+@pytest.fixture(scope="module")
+def claim() -> list[str]:
+    """What `exported` holds, made once."""
+    return []
+
+
+@pytest.fixture
+def exported(make_study: MakeStudy, claim: list[str], tmp_path: Path) -> Path:
+    """An export whose claim is of 80 holdout questions, half of which are answered rightly."""
+    sizes = ("examples: 10, holdout: 6", "examples: 4, holdout: 80")
+    study = make_study(trials=1, replace=sizes, questions=90)
+    out = tmp_path / "best.yaml"
+    if not claim:
+        run_study(study)
+        export(study, open_results(study), rule=Rule.parse("max-accuracy"), out=out)
+        claim.append(out.read_text())
+    out.write_text(claim[0])
+    return out

@@ -8,48 +8,23 @@ import yaml
 from tuner.claims import Judged
 from tuner.errors import ServingError
 from tuner.errors import UserError
-from tuner.export import export
 from tuner.measure.machine import machine
-from tuner.results import open_results
-from tuner.rules import Rule
-from tuner.study import run_study
 from tuner.verify import Verification
 from tuner.verify import verify
 
-SIZES = ("examples: 10, holdout: 6", "examples: 4, holdout: 80")
 
-
-@pytest.fixture(scope="module")
-def claim():
-    """What was exported, made once."""
-    return []
-
-
-@pytest.fixture
-def path(make_study, claim, tmp_path):
-    """An export whose claim is of 80 holdout questions, half of which are answered rightly."""
-    study = make_study(trials=1, replace=SIZES, questions=90)
-    out = tmp_path / "best.yaml"
-    if not claim:
-        run_study(study)
-        export(study, open_results(study), rule=Rule.parse("max-accuracy"), out=out)
-        claim.append(out.read_text())
-    out.write_text(claim[0])
-    return out
-
-
-def change(path, find, replace):
-    text, count = re.subn(find, replace, path.read_text())
+def change(exported, find, replace):
+    text, count = re.subn(find, replace, exported.read_text())
     assert count >= 1
-    path.write_text(text)
+    exported.write_text(text)
 
 
 def judged(found: Verification) -> dict[str, Judged]:
     return {claim.name: claim for claim in found.claims}
 
 
-def test_an_unchanged_system_holds(path):
-    found = verify(path)
+def test_an_unchanged_system_holds(exported):
+    found = verify(exported)
     assert (found.outcome, found.split, found.questions, found.of) == ("holds", "holdout", 80, 80)
     assert (found.failed, found.left_out, found.notes) == (0, {}, ())
     accuracy = judged(found)["accuracy"]
@@ -57,93 +32,93 @@ def test_an_unchanged_system_holds(path):
     assert judged(found)["tokens_total"].interval == (0.0, 0.0)
 
 
-def test_few_questions_do_not_tell(path):
-    found = verify(path, questions=10)
+def test_few_questions_do_not_tell(exported):
+    found = verify(exported, questions=10)
     assert (found.outcome, found.questions) == ("undecided", 10)
     assert judged(found)["accuracy"].needed == 73
     assert judged(found)["tokens_total"].outcome == "holds"
 
 
-def test_a_system_that_got_worse_does_not_hold(path, serve, api_base):
+def test_a_system_that_got_worse_does_not_hold(exported, serve, api_base):
     with serve(
         "--text", "Answer: none of them, and with many more words than there were before"
     ) as other:
-        change(path, api_base, other)
-        found = verify(path)
+        change(exported, api_base, other)
+        found = verify(exported)
     assert found.outcome == "fails"
     assert judged(found)["accuracy"].outcome == "fails"
     assert judged(found)["tokens_total"].outcome == "fails"
     tolerant = {"accuracy": 1.0, "tokens_total": 9.0}
     with serve("--text", "Answer: none of them") as other:
-        change(path, r"api_base: .*", f"api_base: {other}")
-        assert verify(path, tolerances=tolerant).outcome == "holds"
+        change(exported, r"api_base: .*", f"api_base: {other}")
+        assert verify(exported, tolerances=tolerant).outcome == "holds"
 
 
-def test_questions_that_fail_count_as_wrong(path, serve, api_base):
+def test_questions_that_fail_count_as_wrong(exported, serve, api_base):
     with serve("--script", "200", *["500"] * 30) as other:
-        change(path, api_base, other)
-        found = verify(path)
+        change(exported, api_base, other)
+        found = verify(exported)
     assert found.failed == 30
     assert judged(found)["accuracy"].outcome == "fails"
     assert "tokens_total" in judged(found) or "tokens_total" in found.left_out
 
 
-def test_other_questions_are_refused(path):
-    rows = path.parent / "study" / "questions.jsonl"
+def test_other_questions_are_refused(exported):
+    rows = exported.parent / "study" / "questions.jsonl"
     kept = rows.read_text()
     rows.write_text(kept.replace("seven", "eight"))
     with pytest.raises(UserError, match="not those of the claim any more") as refused:
-        verify(path)
+        verify(exported)
     assert "put the data back" in str(refused.value.hint)
     rows.unlink()
     with pytest.raises(UserError, match=r"provenance\.task: ") as refused:
-        verify(path)
+        verify(exported)
     assert "--data FOLDER" in str(refused.value.hint)
-    moved = path.parent / "moved"
+    moved = exported.parent / "moved"
     moved.mkdir()
     (moved / "questions.jsonl").write_text(kept)
-    assert verify(path, questions=2, data=moved).questions == 2
+    assert verify(exported, questions=2, data=moved).questions == 2
 
 
-def test_what_asks_for_too_much_or_claims_too_little_is_refused(path):
+def test_what_asks_for_too_much_or_claims_too_little_is_refused(exported):
     with pytest.raises(UserError, match="--questions 81: the claim has 80 holdout questions"):
-        verify(path, questions=81)
+        verify(exported, questions=81)
     with pytest.raises(UserError, match=r"--tolerance cost_usd: .* claims: accuracy, tokens_total"):
-        verify(path, tolerances={"cost_usd": 1})
-    content = yaml.safe_load(path.read_text())
+        verify(exported, tolerances={"cost_usd": 1})
+    content = yaml.safe_load(exported.read_text())
     del content["provenance"]["measured"]["holdout"]["answers"]
-    path.write_text(yaml.safe_dump(content))
+    exported.write_text(yaml.safe_dump(content))
     with pytest.raises(UserError, match=r"provenance\.measured\.holdout\.answers: ") as refused:
-        verify(path)
+        verify(exported)
     assert "export it again" in str(refused.value.hint)
 
 
-def test_a_server_that_is_gone_is_no_verdict(path, api_base):
-    change(path, api_base, "http://127.0.0.1:9/v1")
+def test_a_server_that_is_gone_is_no_verdict(exported, api_base):
+    change(exported, api_base, "http://127.0.0.1:9/v1")
     with pytest.raises(ServingError, match="nothing answers"):
-        verify(path)
+        verify(exported)
 
 
-def test_times_of_other_hardware_are_left_out(path):
-    content = yaml.safe_load(path.read_text())
+def test_times_of_other_hardware_are_left_out(exported):
+    content = yaml.safe_load(exported.read_text())
     told = content["provenance"]
     told["measured"]["holdout"]["values"] |= {"latency_p50_s": 0.1, "energy_wh": 0.1}
     assert told["hardware"] == machine()
-    path.write_text(yaml.safe_dump(content))
-    found = verify(path)
+    exported.write_text(yaml.safe_dump(content))
+    found = verify(exported)
     assert judged(found)["latency_p50_s"].questions == 80
     assert found.left_out.keys() == {"energy_wh"}
     told["hardware"] = "Linux x86_64, 96 × Another"
-    path.write_text(yaml.safe_dump(content))
-    found = verify(path, questions=4)
+    exported.write_text(yaml.safe_dump(content))
+    found = verify(exported, questions=4)
     assert "other hardware: Linux x86_64, 96 × Another; this is" in found.left_out["latency_p50_s"]
     assert judged(found).keys() == {"accuracy", "tokens_total"}
 
 
-def test_a_claim_of_the_search_questions_is_called_one(path):
-    content = yaml.safe_load(path.read_text())
+def test_a_claim_of_the_search_questions_is_called_one(exported):
+    content = yaml.safe_load(exported.read_text())
     del content["provenance"]["measured"]["holdout"]
-    path.write_text(yaml.safe_dump(content))
-    found = verify(path)
+    exported.write_text(yaml.safe_dump(content))
+    found = verify(exported)
     assert (found.split, found.of) == ("search", 4)
     assert "may have been lucky" in found.notes[0]

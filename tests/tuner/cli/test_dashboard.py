@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -14,17 +13,6 @@ from contextlib import contextmanager
 import pytest
 
 from tuner.study import run_study
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")  # fmt: skip
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @contextmanager
@@ -44,13 +32,11 @@ def served(*arguments: object, **environment: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def browser():
+def browser(chromium):
     """Chromium, with a page that keeps what its console says."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = started.chromium.launch(**chromium)
         yield browser
         browser.close()
 

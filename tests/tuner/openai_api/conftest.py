@@ -1,6 +1,5 @@
 """`tuner serve` in a process of its own, as a user starts it, before a loopback model server."""
 
-import json
 import os
 import subprocess
 import sys
@@ -28,8 +27,6 @@ from workflows import ModelSettings
 from workflows.config import AgentFile
 from workflows.config import ExportedModel
 from workflows.config import dump_agent_file
-
-LOOPBACK = Path(__file__).resolve().parents[3] / "benchmarks" / "loopback.py"
 
 
 @dataclass(frozen=True)
@@ -130,28 +127,3 @@ def served(tmp_path_factory: pytest.TempPathFactory, api_base: str) -> Iterator[
     """An agent that answers at once."""
     with serving(tmp_path_factory.mktemp("served"), api_base) as running:
         yield running
-
-
-@pytest.fixture(scope="session")
-def serve_model_session() -> Callable[..., AbstractContextManager[str]]:
-    """Starts loopback model servers with these arguments; gives their address."""
-
-    @contextmanager
-    def start(*arguments: str) -> Iterator[str]:
-        command = [sys.executable, str(LOOPBACK), *arguments]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            try:
-                yield json.loads(process.stdout.readline())["api_base"]
-            finally:
-                process.terminate()
-
-    return start
-
-
-@pytest.fixture
-def serve_model(
-    serve_model_session: Callable[..., AbstractContextManager[str]],
-) -> Callable[..., AbstractContextManager[str]]:
-    """The same, for a test."""
-    return serve_model_session

@@ -225,7 +225,7 @@ def strict(tmp_path_factory, request):
     """An agent that takes long, of whom little may be asked, and only with the key."""
     from .conftest import serving
 
-    serve_model = request.getfixturevalue("serve_model_session")
+    serve_model = request.getfixturevalue("serve_model")
     with (
         serve_model("--delay-s", "1") as model,
         serving(

@@ -1,7 +1,6 @@
 """Studies with a point of every kind, their pages, and a Chromium that opens them."""
 
 import json
-import shutil
 from collections.abc import AsyncIterator
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -20,36 +19,16 @@ from tuner.spec import LoadedStudy
 from tuner.spec import load_study
 from tuner.study import run_study
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = "</script><img src=x onerror=alert(1)>"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """The system's Chromium; nothing is fetched where there is none."""
-    for name in CHROMIUM:
-        path = shutil.which(name)
-        if path is not None:
-            return path
-    pytest.skip(f"none of {', '.join(CHROMIUM)} is installed")
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def browser(chromium: str) -> AsyncIterator[Any]:
+async def browser(chromium: dict[str, Any]) -> AsyncIterator[Any]:
     """One browser for the tests of a module; each opens contexts of its own."""
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
-        opened = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        opened = await playwright.chromium.launch(**chromium)
         yield opened
         await opened.close()
 
