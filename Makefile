@@ -28,7 +28,7 @@ format: .venv/dev
 
 .venv/dev: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,math,otel,report,serve,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local,math,otel,postgres,ray,report,serve,service,dev]'
 	@touch $@
 
 clean:
