@@ -28,6 +28,7 @@ from tuner.evaluate import Enough
 from tuner.evaluate import Past
 from tuner.evaluate import never_enough
 from tuner.events import ExampleFinished
+from tuner.events import PassEnded
 from tuner.events import PassStarted
 from tuner.events import Report
 from tuner.events import Talk
@@ -203,6 +204,7 @@ class Trials:
                 )
             finally:
                 del self._under_way[asked.trial_id]
+                self.report(PassEnded(asked.number, split))
             for sitting in sittings:
                 self.store.save_pass(asked.trial_id, split, sitting)
                 if sitting.energy.warning is not None:

@@ -32,7 +32,7 @@ class Stream:
     def __init__(self, study: "LoadedStudy") -> None:
         self._study = study
         self._started_s = time.perf_counter()
-        self._split: Split = "search"
+        self._splits: dict[int, Split] = {}
         spec = study.spec
         self.write(
             "started",
@@ -52,7 +52,7 @@ class Stream:
             case events.Talk(text):
                 self.write("message", text=text)
             case events.PassStarted():
-                self._split = event.split
+                self._splits[event.trial] = event.split
                 self.write(
                     "pass_started",
                     trial=event.trial,
@@ -65,7 +65,7 @@ class Stream:
                 self.write(
                     "question_finished",
                     trial=trial,
-                    split=self._split,
+                    split=self._splits[trial],
                     example=run.example_id,
                     repeat=run.repeat,
                     score=run.score,
@@ -78,6 +78,8 @@ class Stream:
                     tokens_cached=run.tokens_cached,
                     cost_usd=run.cost_usd,
                 )
+            case events.PassEnded(trial, split):
+                self.write("pass_ended", trial=trial, split=split)
             case events.TrialEnded():
                 self.write(
                     "trial_ended",
