@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextlib import closing
 from itertools import pairwise
@@ -311,8 +312,9 @@ def test_a_second_run_of_the_same_study_is_refused_while_the_first_lives(
 
     def run_again(event: object) -> None:
         if isinstance(event, ExampleFinished):
-            with pytest.raises(StoreError, match=f"being run by process {os.getpid()}"):
-                run_study(study)
+            refused = f"being run by process {os.getpid()}"
+            with ThreadPoolExecutor(1) as pool, pytest.raises(StoreError, match=refused):
+                pool.submit(run_study, study).result()
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -639,7 +641,9 @@ def test_a_server_of_ours_that_crashes_is_started_again_and_spoils_no_trial(
 
     run_study(study, report=kill)
     again = [text for text in said if "started again" in text]
-    assert len(again) == 1 or len(again) == 2  # noticed while it was asked, or before the next trial, or both
+    assert (
+        len(again) == 1 or len(again) == 2
+    )  # noticed while it was asked, or before the next trial, or both
     assert re.search(r"the vllm server (has stopped \(signal 9\)|does not answer)", again[0])
     kept = contents(study)
     assert {trial[0] for trial in kept.values()} == {"complete"}

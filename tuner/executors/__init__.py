@@ -1,7 +1,9 @@
 """Where an evaluation runs; one file a place, behind one method."""
 
 from collections.abc import Collection
+from collections.abc import Coroutine
 from collections.abc import Sequence
+from typing import Any
 from typing import Protocol
 from typing import Self
 
@@ -62,8 +64,8 @@ class Executor(Protocol):
         """How many evaluations may be under way at once, as things are."""
         ...
 
-    async def change(self) -> None:
-        """Until there may be room where there was none."""
+    def change(self) -> Coroutine[Any, Any, object]:
+        """Until there may be room where there is none now."""
         ...
 
     def stop(self) -> None:

@@ -11,6 +11,7 @@ given what it needs, and what was lost is asked again.
 
 import asyncio
 from collections.abc import Collection
+from collections.abc import Coroutine
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
 from dataclasses import replace
+from typing import Any
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -174,9 +176,9 @@ class Crew:
             self._choose((name,))(self._slots.is_free) for name in self._variants
         )
 
-    async def change(self) -> None:
-        """Until there may be room where there was none."""
-        await self._slots.change()
+    def change(self) -> Coroutine[Any, Any, object]:
+        """Until there may be room where there is none now."""
+        return self._slots.change()
 
     def is_busy(self) -> bool:
         """Whether an evaluation is under way."""

@@ -7,6 +7,7 @@ figures of real runs, in the order and at the prices at which it would have had 
 import asyncio
 import heapq
 from collections.abc import Collection
+from collections.abc import Coroutine
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
@@ -78,9 +79,9 @@ class ReplayExecutor:
         """For one: what is replayed takes no time, so nothing is gained by more."""
         return not under_way and not self._is_stopping
 
-    async def change(self) -> None:
+    def change(self) -> Coroutine[Any, Any, object]:
         """For ever: there is room as soon as nothing is under way."""
-        await asyncio.Event().wait()
+        return asyncio.Event().wait()
 
     def stop(self) -> None:
         """Begin nothing more."""

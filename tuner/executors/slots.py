@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from collections.abc import Callable
+from collections.abc import Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from dataclasses import field
@@ -149,9 +150,9 @@ class Slots:
         share.ended(took_s)
         self._grant()
 
-    async def change(self) -> None:
-        """Until something was given back or added."""
-        await self._changed.wait()
+    def change(self) -> Coroutine[Any, Any, object]:
+        """Until something is given back or added from now on, whenever it is awaited."""
+        return self._changed.wait()
 
     @asynccontextmanager
     async def _lent_to(self, share: Share, chosen: Needs) -> AsyncIterator[None]:
