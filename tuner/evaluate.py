@@ -41,6 +41,7 @@ from tuner.tasks import Task
 from workflows.agent import Agent
 from workflows.resume import PastRun
 from workflows.trace import Trace
+from workflows.trace import storable
 
 Record = Callable[[ExampleRun], None]
 
@@ -300,7 +301,7 @@ class _Asking:
             if not session.on_its_own:
                 return None
             cause = _first(failure)
-            error = f"{type(cause).__name__}: {cause}"
+            error = storable(f"{type(cause).__name__}: {cause}")
             outcome = outcome or session.outcome("")
         except asyncio.CancelledError:
             if self._left:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli import stream
+from tuner import stream
 
 COMMON = {"event", "time", "elapsed_s"}
 SCHEMA = {
