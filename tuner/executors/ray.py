@@ -6,6 +6,7 @@ was about to answer, and nothing else. Workers know neither Optuna nor the datab
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 from collections.abc import Collection
@@ -252,6 +253,7 @@ class OnRayWorkers:
     def _connect(self) -> None:
         if ray.is_initialized():
             return
+        logging.getLogger("ray").setLevel(logging.ERROR)  # what it warns of, the driver says in words of its own
         how: dict[str, Any] = {"address": self._where.address}
         if self._where.address == "local":
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
