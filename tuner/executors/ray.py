@@ -8,6 +8,7 @@ was about to answer, and nothing else. Workers know neither Optuna nor the datab
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -43,10 +44,12 @@ from tuner.spec import LoadedStudy
 from tuner.spec import Ray
 from tuner.tasks import Task
 
+CONNECT_S = 10.0
+
 LOOK_S = 2.0
 """Between two looks at what the cluster has."""
 
-HELLO_S = 120.0
+HELLO_S = 60.0
 """How long the first worker may take to come up."""
 
 
@@ -261,8 +264,12 @@ class OnRayWorkers:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             how |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         try:
+            if ":" in self._where.address:
+                # Ray itself tries for minutes, in a thread that cannot be interrupted.
+                host, _, port = self._where.address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
             ray.init(log_to_driver=False, configure_logging=False, **how)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except (OSError, RuntimeError, ValueError, RayError) as error:
             raise UserError(
                 f"{self._study.path}: executor: ray: address {self._where.address!r}: {_first_line(error)}",
                 hint="start a cluster (ray start --head), or write `address: local` to have one started here",
