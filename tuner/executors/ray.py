@@ -253,7 +253,9 @@ class OnRayWorkers:
     def _connect(self) -> None:
         if ray.is_initialized():
             return
-        logging.getLogger("ray").setLevel(logging.ERROR)  # what it warns of, the driver says in words of its own
+        logging.getLogger("ray").setLevel(
+            logging.ERROR
+        )  # what it warns of, the driver says in words of its own
         how: dict[str, Any] = {"address": self._where.address}
         if self._where.address == "local":
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
