@@ -77,6 +77,8 @@ class Stream:
                     tokens_cached=run.tokens_cached,
                     cost_usd=run.cost_usd,
                 )
+            case events.PassEnded(trial, split):
+                return self.line("pass_ended", trial=trial, split=split)
             case events.TrialEnded():
                 return self.line(
                     "trial_ended",
