@@ -1,9 +1,11 @@
 """Who may ask what, and what a submission may say: the app in this process."""
 
 import base64
+from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from tuner.bundle import Bundle
 
@@ -250,3 +252,13 @@ def test_health_says_when_the_engine_is_gone(api):
     gone = api.ask("GET", "/healthz")
     assert gone.status_code == 503
     assert "engine" in gone.json()["problem"]
+
+
+def test_the_guide_has_every_route_and_series(api):
+    guide = (Path(__file__).resolve().parents[3] / "docs" / "service.md").read_text()
+    told = guide.replace("…", "/studies/NAME").replace("NAME", "{name}")
+    for path in api.ask("GET", "/openapi.json").json()["paths"]:
+        assert path.partition("/{number}")[0] in told
+    for family in text_string_to_metric_families(api.ask("GET", "/metrics").text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        assert f"`{name}`" in guide

@@ -1,6 +1,10 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from tuner.errors import SpecError
+from tuner.service.spec import ServiceSpec
 from tuner.service.spec import load_service
 
 MODELS = "models: {m: {model: openai/m, api_base: http://127.0.0.1:9/v1}}\n"
@@ -61,3 +65,12 @@ models:
         "meter": {"replay": str(tmp_path / "power.csv")},
     }
     assert models["b"]["weights"] == "smollm2-135m-instruct"
+
+
+GUIDE = (Path(__file__).resolve().parents[3] / "docs" / "service.md").read_text()
+
+
+def test_the_guides_file_loads_and_has_every_key(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.DOTALL)
+    service = load_service(write(tmp_path, text))
+    assert service.spec.model_fields_set == set(ServiceSpec.model_fields)

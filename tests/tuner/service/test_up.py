@@ -147,9 +147,9 @@ def kept(folder: Path, name: str) -> list[tuple[int, str, str, int]]:
 def test_killed_or_told_to_end_it_goes_on_where_it_was(
     start_up, serve, tmp_path, wait, write_service, write_study, pack_study
 ):
-    with serve("--delay-s", "0.15") as api_base:
+    with serve("--delay-s", "0.1") as api_base:
         write_service(tmp_path, api_base)
-        study = write_study(tmp_path / "mine", api_base, "long", trials=6)
+        study = write_study(tmp_path / "mine", api_base, "long", trials=4)
         with start_up(tmp_path) as up:
             assert httpx.post(f"{up.address}/studies", json=pack_study(study)).status_code == 202
             wait(lambda: len(kept(tmp_path, "long")) >= 4)
@@ -173,7 +173,7 @@ def test_killed_or_told_to_end_it_goes_on_where_it_was(
     assert len(set(whole)) == len(whole)
     # Random trials ask every search question once, and no trial is left open.
     assert found["trials"]["running"] == 0
-    assert found["budget"]["trials"]["spent"] == 6
+    assert found["budget"]["trials"]["spent"] == 4
     ids = [int(line[4:]) for line in heard.splitlines() if line.startswith("id: ")]
     assert ids == list(range(1, len(ids) + 1))
     asked = [json.loads(line[6:]) for line in heard.splitlines() if line.startswith("data: ")]
