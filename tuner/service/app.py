@@ -76,6 +76,17 @@ POLL_S = 0.2
 
 EVENTS = "text/event-stream"
 
+EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "for Last-Event-ID"},
+        "data": {"type": "string", "description": "an event of the study as JSON"},
+        "event": {"type": "string", "const": "message"},
+    },
+    "required": ["id", "data"],
+}
+"""As the OpenAPI document has it."""
+
 PING_AFTER = 75
 """Looks without anything new, after which whoever stands in between is told that the connection lives."""
 
@@ -179,7 +190,8 @@ class Api:
         ) -> None:
             responses = _refusals(*refusals)
             if shown is not None:  # what is no JSON
-                responses[int(HTTPStatus.OK)] = {"content": {shown: {"schema": {"type": "string"}}}}
+                schema = EVENT if shown == EVENTS else {"type": "string"}
+                responses[int(HTTPStatus.OK)] = {"content": {shown: {"schema": schema}}}
             guarded.add_api_route(path, function, methods=[method], responses=responses, **more)
 
         add("POST", "/studies", self.submit, CONFLICT, TOO_LARGE, status_code=HTTPStatus.ACCEPTED)
