@@ -104,7 +104,11 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 NOT_FOUND = int(HTTPStatus.NOT_FOUND)
 CONFLICT = int(HTTPStatus.CONFLICT)
-TOO_LARGE = int(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+WITH_BODY = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+)
 
 
 def make_app(
@@ -194,7 +198,7 @@ class Api:
                 responses[int(HTTPStatus.OK)] = {"content": {shown: {"schema": schema}}}
             guarded.add_api_route(path, function, methods=[method], responses=responses, **more)
 
-        add("POST", "/studies", self.submit, CONFLICT, TOO_LARGE, status_code=HTTPStatus.ACCEPTED)
+        add("POST", "/studies", self.submit, CONFLICT, *WITH_BODY, status_code=HTTPStatus.ACCEPTED)
         add("GET", "/studies", self.studies)
         add("GET", one, self.study, NOT_FOUND)
         add("POST", f"{one}/pause", self.pause, NOT_FOUND, CONFLICT)
@@ -209,8 +213,8 @@ class Api:
             response_class=StreamingResponse,
         )
         add("GET", f"{one}/front", self.front, NOT_FOUND, CONFLICT)
-        add("POST", f"{one}/export", self.export, NOT_FOUND, CONFLICT)
-        add("POST", f"{one}/verifications", self.verify, NOT_FOUND, CONFLICT, status_code=HTTPStatus.ACCEPTED)  # fmt: skip
+        add("POST", f"{one}/export", self.export, NOT_FOUND, CONFLICT, *WITH_BODY)
+        add("POST", f"{one}/verifications", self.verify, NOT_FOUND, CONFLICT, *WITH_BODY, status_code=HTTPStatus.ACCEPTED)  # fmt: skip
         add("GET", f"{one}/verifications", self.verifications, NOT_FOUND)
         add("DELETE", f"{one}/verifications/{{number}}", self.end_verification, NOT_FOUND)
         add("GET", "/models", self.models)
@@ -251,13 +255,13 @@ class Api:
         self,
         name: StudyName,
         last_event_id: Annotated[
-            int | None, Header(ge=0, description="begin behind the event of this id")
-        ] = None,
+            int, Header(ge=0, description="begin behind the event of this id")
+        ] = 0,
         follow: bool = True,
     ) -> StreamingResponse:
         """What is heard of a study, from the beginning or behind `Last-Event-ID`; until it ends, or, unless told to follow, until now."""
         await asyncio.to_thread(self._find, name)
-        reader = Reader(self._engine.folders.log(name), after=last_event_id or 0)
+        reader = Reader(self._engine.folders.log(name), after=last_event_id)
         heard = self._heard(name, reader, follow=follow)
         return StreamingResponse(heard, media_type=EVENTS, headers={"Cache-Control": "no-cache"})
 

@@ -11,7 +11,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-EXAMPLES = 20
+EXAMPLES = 10
 """Of each operation, of what is allowed and of what is not."""
 
 BOUNDED = settings(
@@ -34,7 +34,7 @@ def test_every_answer_is_one_that_the_document_has(team):
     assert asked["GET /studies"] >= {200}
     assert asked["GET /studies/{name}/front"] >= {200, 404, 422}
     assert asked["POST /studies/{name}/export"] >= {200, 404, 422}
-    assert asked["POST /studies"] == {422}  # no invented bundle has a study in it
+    assert asked["POST /studies"] <= {401, 422}  # no invented bundle has a study in it
     assert not any("Traceback" in line for line in team.up.said)
 
 
