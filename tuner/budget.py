@@ -182,11 +182,10 @@ class Ledger:
             yield from self._accounts(self._spent(), keeping=False)
 
     def _spent(self) -> list[Spending]:
-        """As the store has it, by trial and split; read once, and then only what came since."""
+        """As the store has it, by trial and split; read once, and then only what has changed since."""
         last = max((row.last for row in self._rows.values()), default=0)
         for row in self._store.spent(after=last):
-            key = (row.trial_id, row.split)
-            self._rows[key] = self._rows[key] + row if key in self._rows else row
+            self._rows[row.trial_id, row.split] = row
         return [self._rows[key] for key in sorted(self._rows)]
 
     def _clock(self, rows: Sequence[Spending]) -> Iterator["_Account"]:
