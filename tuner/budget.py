@@ -268,10 +268,11 @@ class _Bill:
         self._of_config: dict[str, list[float]] = defaultdict(list)
         self._of_workflow: dict[str, list[float]] = defaultdict(list)
         self._all: list[float] = []
-        self._learn()
+        self._has_learned = False
 
     def _learn(self) -> None:
         """What a question of each trial took: its part of the extra ones and what it reused included."""
+        self._has_learned = True
         for _, group in groupby(self._rows, key=lambda pair: pair[0].trial_id):
             pairs = list(group)
             questions = sum(row.runs for row, _ in pairs if row.split != EDGE)
@@ -301,6 +302,8 @@ class _Bill:
 
     def expected(self, config: AgentConfig) -> float:
         """What a question of this config may take; 0 before any run."""
+        if not self._has_learned:
+            self._learn()
         own = self._of_config.get(config.hash())
         if own is not None:
             return float(np.mean(own))

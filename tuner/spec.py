@@ -387,8 +387,16 @@ def _storage_url(source: Source, spec: StudySpec) -> str:
         url = make_url(spec.storage)
     except ArgumentError:
         raise source.error(
-            ("storage",), f"{spec.storage!r} is no database URL", hint="sqlite:///tuner.db"
+            ("storage",),
+            "is no database URL",  # it may hold a password
+            hint="sqlite:///tuner.db, or postgresql+psycopg://USER@HOST/DATABASE",
         ) from None
+    if url.password or "password" in url.query:
+        raise source.error(
+            ("storage",),
+            "holds a password, which belongs in no file",
+            hint="leave it out: the environment variable PGPASSWORD has it, or the file ~/.pgpass (PGPASSFILE)",
+        )
     if url.get_backend_name() != "sqlite":
         _require_driver(source, url)
         return spec.storage

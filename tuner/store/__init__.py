@@ -27,6 +27,7 @@ from tuner.records import Reading
 from tuner.records import TrialRecord
 from tuner.store import schema
 from tuner.store.packed import pack
+from tuner.store.packed import stack
 from tuner.store.packed import unpack
 from tuner.store.patience import Patience
 from tuner.store.patience import shown
@@ -429,8 +430,11 @@ class Store:
             .where(of.study_id == self.study_id, self._is_unread())
             .order_by(of.number)
         )
-        for row in self._read(query):
-            record = _record_of(row)
+        rows = self._read(query)
+        configs = _decoded([row.config for row in rows])
+        values = _decoded([row.objectives for row in rows])
+        for row, config, of in zip(rows, configs, values, strict=True):
+            record = _record_of(row, config, of)
             self._records[record.number] = record
             self._latest = max(self._latest, record.trial_id)
             if record.state in ("running", "waiting"):
@@ -604,6 +608,34 @@ class Store:
             found[trial_id] = np.array([row[3:] for row in rows], dtype=np.float64)
         return {each: found[each] for each in sorted(found)}
 
+    def stacked(
+        self, names: Sequence[str], *, runs: int
+    ) -> tuple[list[int], dict[str, npt.NDArray[np.float64]]]:
+        """Of the trials that have ended, and answered so many search questions once: their ids, and (trials, runs) of each field.
+
+        What `fields` has of them, ten times as fast.
+        """
+        query = (
+            sa.select(columns.c.trial_id, *(columns.c[name] for name in names))
+            .join(
+                totals,
+                (totals.c.trial_id == columns.c.trial_id) & (totals.c.split == columns.c.split),
+            )
+            .where(
+                columns.c.split == "search",
+                columns.c.repeat.is_(None),
+                columns.c.runs == runs,
+                totals.c.runs == runs,
+                columns.c.trial_id.in_(self._trial_ids()),
+            )
+            .order_by(columns.c.trial_id)
+        )
+        rows = self._read(query)
+        blobs = list(zip(*rows, strict=True)) or [() for _ in range(len(names) + 1)]
+        return list(blobs[0]), {
+            name: stack(column, runs) for name, column in zip(names, blobs[1:], strict=True)
+        }
+
     def asked(
         self, split: str, *, trial_ids: Collection[int] | None = None
     ) -> dict[int, list[tuple[str, int]]]:
@@ -641,33 +673,39 @@ class Store:
         With `after`, of the trials and splits of which a run was kept after that one (`Spending.last`).
         """
         rows = self._read(spending_query(self._trial_ids(), after))
-        return [spending_of(row._asdict()) for row in rows]
+        return [spending_of(row) for row in rows]
 
 
-_TRIAL_COLUMNS = tuple(
-    trials.c[name]
-    for name in (
-        "config",
-        "config_hash",
-        "objectives",
-        "feasible",
-        "replay_of",
-        "failure",
-        "derived_from",
-        "reused_from",
-        "stopped",
-    )
+_TRIAL_COLUMNS = (
+    *(sa.cast(trials.c[name], sa.Text).label(name) for name in ("config", "objectives")),
+    *(
+        trials.c[name]
+        for name in (
+            "config_hash",
+            "feasible",
+            "replay_of",
+            "failure",
+            "derived_from",
+            "reused_from",
+            "stopped",
+        )
+    ),
 )
 
 
-def _record_of(row: sa.Row[Any]) -> TrialRecord:
+def _decoded(texts: Sequence[str | None]) -> list[Any]:
+    """What these JSON texts say, in one go: each on its own takes several times as long."""
+    return list(json.loads(f"[{','.join('null' if text is None else text for text in texts)}]"))
+
+
+def _record_of(row: sa.Row[Any], config: Any, values: Any) -> TrialRecord:
     return TrialRecord(
         trial_id=row.trial_id,
         number=row.number,
         state=_STATES[row.state],  # type: ignore[arg-type]
-        config=None if row.config is None else AgentConfig.model_construct(**row.config),
+        config=None if config is None else AgentConfig.model_construct(**config),
         config_hash=row.config_hash,
-        values=row.objectives,
+        values=values,
         feasible=row.feasible is not False,
         replay_of=row.replay_of,
         failure=row.failure,

@@ -39,3 +39,10 @@ def unpack(row: Mapping[str, Any], names: Sequence[str]) -> Floats:
         else:
             table[:, place] = np.frombuffer(content, dtype=_KIND)
     return table
+
+
+def stack(contents: Sequence[bytes | None], runs: int) -> Floats:
+    """(trials, runs) of one packed column of several trials; NaN where a trial has none."""
+    empty = np.full(runs, np.nan, dtype=_KIND).tobytes()
+    whole = b"".join(empty if content is None else content for content in contents)
+    return np.frombuffer(whole, dtype=_KIND).reshape(len(contents), runs)

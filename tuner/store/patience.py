@@ -29,6 +29,21 @@ SAID_EVERY_S = 60.0
 
 _FULL = ("disk is full", "No space left on device", "disk quota exceeded", "Disk quota exceeded")
 
+_AWAY = (
+    "server closed the connection",
+    "consuming input failed",
+    "sending query failed",
+    "the connection is lost",
+    "the connection is closed",
+    "terminating connection",
+    "starting up",
+    "shutting down",
+    "in recovery mode",
+    "too many clients",
+    "deadlock detected",
+)
+"""PostgreSQL's and its driver's words for what is over in a moment."""
+
 _FOR_GOOD = (
     "does not exist",
     "authentication failed",
@@ -52,30 +67,32 @@ class DatabaseAwayError(StoreError):
 def translate_errors(engine: sa.Engine) -> None:
     """Have the engine raise DatabaseAwayError and StoreError where a database is away or its disk is full."""
 
-    def translate(context: Any) -> None:
+    def translate(context: Any) -> StoreError | None:
         error = context.original_exception
-        if isinstance(error, StoreError):
-            return
         said = " ".join(str(error).split())
         where = shown(engine.url)
+        if isinstance(error, StoreError):
+            return None
         if any(mark in said for mark in _FULL):
-            context.chained_exception = StoreError(
+            return StoreError(
                 f"{where}: the database's disk is full ({said})",
                 hint="make room there, then run the same command again: what was finished is kept",
             )
-        elif _is_away(context, said):
-            context.chained_exception = DatabaseAwayError(
-                f"{where}: {said}",
-                hint="does its server run, and can this machine reach it? `storage:` in the study names it",
-            )
+        is_busy = "database is locked" in said
+        if not is_busy and not _is_away(context, said):
+            return None
+        if context.connection is not None and not is_busy:
+            context.is_disconnect = True  # the driver does not always know
+        return DatabaseAwayError(
+            f"{where}: {said}",
+            hint="does its server run, and can this machine reach it? `storage:` in the study names it",
+        )
 
     sa.event.listen(engine, "handle_error", translate)
 
 
 def _is_away(context: Any, said: str) -> bool:
-    if "database is locked" in said:
-        return True
-    if context.is_disconnect:
+    if context.is_disconnect or any(mark in said for mark in _AWAY):
         return True
     is_unconnected = context.connection is None and isinstance(
         context.original_exception, getattr(context.dialect.loaded_dbapi, "OperationalError", ())

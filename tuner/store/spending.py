@@ -5,6 +5,7 @@ made of a part that nobody knows.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,23 +146,16 @@ def spending_query(trial_ids: sa.Select[Any], after: int) -> sa.Select[Any]:
     )
 
 
-def spending_of(row: Mapping[str, Any]) -> Spending:
+def spending_of(row: Sequence[Any]) -> Spending:
     """What a row of `spending_query` says."""
-    return Spending(
-        trial_id=row["trial_id"],
-        split=row["split"],
-        config_hash=row["config_hash"],
-        workflow=row["workflow"],
-        runs=row["runs"],
-        last=row["last_run"],
-        amounts={
-            name: Amount(
-                total=float(row[f"{name}_total"]),
-                known=int(row[f"{name}_known"]),
-                spent=float(row[f"{name}_spent"]),
-                unknown=int(row[f"{name}_unknown"]),
-                dearest=float(row[f"{name}_dearest"]),
-            )
-            for name in AMOUNTS
-        },
-    )
+    first = len(row) - _PARTS * len(AMOUNTS)
+    amounts = {
+        name: Amount(*row[place : place + _PARTS])
+        for name, place in zip(AMOUNTS, range(first, len(row), _PARTS), strict=True)
+    }
+    trial_id, split, config_hash, workflow, runs, last = row[:first]
+    return Spending(trial_id, split, config_hash, workflow, runs, last, amounts)
+
+
+_PARTS = 5
+"""Of an amount, in the order of its fields."""
