@@ -34,6 +34,9 @@ SEED = 0
 FEW = 300
 """Trials up to which all are resampled in full."""
 
+TOGETHER = 16
+"""Trials resampled at once: more do not fit into a processor's cache."""
+
 CHANCE = 1e-5
 """That a resample puts a trial's quantile below the floor that it is given here."""
 
@@ -184,12 +187,22 @@ class Sample:
     def draws(self, count: int) -> Floats:
         """(draws, trials, objectives), turned likewise: each draw over the same resampled questions for every trial."""
         indices = front.resample_indices(self.questions, count, SEED)
-        each = [self.answers(place) for place in range(len(self.trials))]
-        columns = [
-            [o.summary(one[o.name].take(indices, axis=0).reshape(count, -1)) for one in each]
-            for o in self.objectives
-        ]
-        return self._oriented(np.array(columns, dtype=np.float64).transpose(2, 1, 0))
+        columns = [self._drawn(o, indices) for o in self.objectives]
+        return self._oriented(np.stack(columns, axis=2))
+
+    def _drawn(self, objective: Objective, indices: npt.NDArray[np.int64]) -> Floats:
+        """(draws, trials) of an objective."""
+        found = np.empty((len(indices), len(self.trials)))
+        rows, name = self._rows, objective.name
+        tabled = np.flatnonzero(rows >= 0)
+        for first in range(0, len(tabled), TOGETHER):
+            some = tabled[first : first + TOGETHER]
+            answers = self._tables.amounts[name][rows[some]]
+            found[:, some] = objective.summary(answers.take(indices, axis=1)).T
+        for place in np.flatnonzero(rows < 0).tolist():
+            answers = self.answers(place)[name].take(indices, axis=0)
+            found[:, place] = objective.summary(answers.reshape(len(indices), -1))
+        return found
 
     def _oriented(self, values: Floats) -> Floats:
         return front.oriented(values, [objective.direction for objective in self.objectives])
