@@ -7,23 +7,52 @@ faults makes it fail the way servers do.
 
 import argparse
 import asyncio
+import gzip
 import json
 import signal
 from collections import deque
 from collections.abc import AsyncIterator
+from collections.abc import Coroutine
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
 from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import UTC
+from datetime import datetime
+from datetime import timedelta
+from email.utils import format_datetime
 from http import HTTPStatus
 from typing import Any
 
 DRIP_S = 0.02
 PROMPT_TOKENS = 16
-FAULTS = ("hang", "drip", "cut", "garbage")
-"""Never answers; sends a word now and then for ever; closes in mid-reply; sends what is no JSON."""
+FLOOD_BYTES = 10_000_000
+LISTING = b'{"object": "list", "data": [{"id": "loopback"}]}'
+LAST = b"0\r\n\r\n"
+DONE = b"e\r\ndata: [DONE]\n\n\r\n" + LAST
+
+FAULTS = {
+    "hang": "never answers",
+    "drip": "sends a word now and then for ever",
+    "bytes": "sends a good reply a byte at a time, from its first header on",
+    "cut": "closes in mid-reply",
+    "late-cut": "closes after all of a reply, its usage included, but its end",
+    "garbage": "sends what is no JSON",
+    "flood": "sends 10 MB of words",
+    "line": "sends 10 MB in one line without an end",
+    "empty": "sends 10 MB of events that say nothing",
+    "zipped": "sends a reply that is compressed, which nobody asked for",
+    "latin": "sends bytes that are no UTF-8 within its words",
+    "nul": "sends U+0000 and half of a surrogate pair within its words",
+    "no-model": "says that it has no such model, as vLLM does: 404",
+    "no-model-400": "says the same with 400",
+    "big-error": "sends an error whose message is 10 MB long",
+    "echo": "refuses the key, and says the whole Authorization header in its message",
+    "echo-answer": "answers with the Authorization header",
+}
+"""What a script may hold beside a status code; `429:2` and `429:date` are refusals that say when to come again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +69,8 @@ class Behaviour:
     usage: bool = True
     cached_tokens: int | None = None
     script: Sequence[str] = ()
+    probe: str = "200"
+    """The script's entry for every request that is none for a completion, such as the list of models."""
     record: bool = False
     """Whether requests are kept for whoever runs the server in its own process."""
 
@@ -102,7 +133,7 @@ class Loopback:
         tail = event(chat, [choice(chat, "", finish="stop")])
         if usage:
             tail += event(chat, [], usage=self._usage())
-        yield tail + http_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+        yield tail + DONE
 
     def _whole(self, chat: bool, usage: bool) -> Iterator[bytes]:
         text = self.behaviour.text
@@ -162,10 +193,12 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, received: Received) -> None:
         chat = received.path.endswith("/chat/completions")
-        if not chat and not received.path.endswith("/completions"):
-            self._transport.write(response(200, {"object": "list", "data": [{"id": "loopback"}]}))
-            return
         behaviour = self._server.behaviour
+        if not chat and not received.path.endswith("/completions"):
+            head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+            parts = [head, http_chunk(LISTING) + LAST]
+            self._start(self._say(behaviour.probe, parts, received, chat=False))
+            return
         stream = bool(received.body.get("stream"))
         asked = not stream or bool((received.body.get("stream_options") or {}).get("include_usage"))
         parts = self._server.reply(chat=chat, stream=stream, usage=asked and behaviour.usage)
@@ -173,7 +206,10 @@ class Connection(asyncio.Protocol):
         if fault == "200" and not behaviour.delay_s and not behaviour.chunk_delay_s:
             self._transport.write(b"".join(parts))
             return
-        self._task = asyncio.create_task(self._answer_slowly(fault, parts, chat))
+        self._start(self._answer_slowly(fault, parts, received, chat))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.create_task(work)
         self._task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
@@ -181,36 +217,103 @@ class Connection(asyncio.Protocol):
         if not task.cancelled():
             self._work()
 
-    async def _answer_slowly(self, fault: str, parts: Sequence[bytes], chat: bool) -> None:
+    async def _answer_slowly(
+        self, fault: str, parts: Sequence[bytes], received: Received, chat: bool
+    ) -> None:
         async with self._server.places or nullcontext():
-            await self._say(fault, parts, chat)
+            await asyncio.sleep(self._server.behaviour.delay_s)
+            await self._say(fault, parts, received, chat=chat)
 
-    async def _say(self, fault: str, parts: Sequence[bytes], chat: bool) -> None:
-        write = self._transport.write
-        await asyncio.sleep(self._server.behaviour.delay_s)
+    async def _say(
+        self, fault: str, parts: Sequence[bytes], received: Received, *, chat: bool
+    ) -> None:
         match fault:
             case "200":
-                write(parts[0])
-                for part in parts[1:-1]:
-                    await asyncio.sleep(self._server.behaviour.chunk_delay_s)
-                    write(part)
-                write(b"".join(parts[1:][-1:]))
+                await self._speak(parts)
             case "hang":
                 await asyncio.Event().wait()
             case "drip":
-                write(parts[0])
+                self._transport.write(parts[0])
                 while True:
-                    write(event(chat, [choice(chat, "drip ")]))
+                    self._transport.write(event(chat, [choice(chat, "drip ")]))
                     await asyncio.sleep(DRIP_S)
-            case "cut":
-                write(b"".join(parts[: len(parts) // 2]))
+            case "bytes":
+                for byte in b"".join(parts):
+                    self._transport.write(bytes([byte]))
+                    await asyncio.sleep(DRIP_S)
+            case "cut" | "late-cut":
+                end = len(parts) // 2 if fault == "cut" else len(parts)
+                sent = b"".join(parts[:end])
+                self._transport.write(sent.removesuffix(DONE))
                 self._transport.close()
-            case "garbage":
-                write(parts[0] + http_chunk(b"data: {no JSON\n\n") + b"0\r\n\r\n")
+            case "flood" | "line" | "empty":
+                self._transport.write(parts[0])
+                for piece in flood(fault, chat):
+                    self._transport.write(piece)
+                    await asyncio.sleep(0)
+                self._transport.write(LAST)
             case _:
-                code = int(fault)
-                message = f"scripted {HTTPStatus(code).phrase}"
-                write(response(code, {"error": {"message": message, "code": code}}))
+                self._transport.write(refusal_or_oddity(fault, parts[0], received, chat))
+
+    async def _speak(self, parts: Sequence[bytes]) -> None:
+        self._transport.write(parts[0])
+        for part in parts[1:-1]:
+            await asyncio.sleep(self._server.behaviour.chunk_delay_s)
+            self._transport.write(part)
+        self._transport.write(b"".join(parts[1:][-1:]))
+
+
+def flood(fault: str, chat: bool) -> Iterator[bytes]:
+    """The body of a reply that is far too long."""
+    if fault == "line":
+        yield http_chunk(b"data: ")
+        pieces = [http_chunk(b"x" * 2**16)]
+    elif fault == "flood":
+        pieces = [event(chat, [choice(chat, "word " * 1000)])]
+    else:
+        pieces = [event(chat, []) * 100]
+    for _ in range(FLOOD_BYTES // len(pieces[0])):
+        yield pieces[0]
+
+
+def refusal_or_oddity(fault: str, head: bytes, received: Received, chat: bool) -> bytes:
+    """A whole response: an error, or a reply with something odd in it after its usual `head`."""
+    said = received.headers.get("authorization", "")
+    end = event(chat, [choice(chat, "", finish="stop")]) + DONE
+    match fault:
+        case "garbage":
+            return head + http_chunk(b"data: {no JSON\n\n") + DONE
+        case "zipped":
+            headers = head.partition(b"\r\n\r\n")[0] + b"\r\nContent-Encoding: gzip\r\n\r\n"
+            return headers + http_chunk(gzip.compress(b"data: [DONE]\n\n")) + LAST
+        case "latin":
+            words = event(chat, [choice(chat, "caf? au lait")]).replace(b"f?", b"f\xe9")
+            return head + words + end
+        case "nul":
+            words = event(chat, [choice(chat, "one\0two\ud83dthree")])
+            return head + words + end
+        case "echo-answer":
+            words = event(chat, [choice(chat, said)])
+            return head + words + end
+        case "echo":
+            return refusal(401, f"scripted: no such key: {said}")
+        case "big-error":
+            return refusal(400, "scripted " + "x" * FLOOD_BYTES)
+        case "no-model" | "no-model-400":
+            message = f"The model `{received.body.get('model')}` does not exist."
+            return refusal(404 if fault == "no-model" else 400, message)
+        case _:
+            code, _, after = fault.partition(":")
+            if after == "date":
+                now = datetime.now(UTC) + timedelta(seconds=2)
+                after = format_datetime(now, usegmt=True)
+            return refusal(int(code), f"scripted {HTTPStatus(int(code)).phrase}", after)
+
+
+def refusal(code: int, message: str, after: str = "") -> bytes:
+    """An error as OpenAI-compatible servers send it, and when to come again."""
+    content = {"error": {"message": message, "type": "scripted", "code": code}}
+    return response(code, content, f"Retry-After: {after}\r\n" if after else "")
 
 
 def envelope(chat: bool, choices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -251,12 +354,12 @@ def http_chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def response(code: int, content: Mapping[str, Any]) -> bytes:
-    """A whole JSON response."""
+def response(code: int, content: Mapping[str, Any], headers: str = "") -> bytes:
+    """A whole JSON response; each of the headers ends its line."""
     body = json.dumps(content).encode()
     head = (
         f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Type: application/json\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 
@@ -295,7 +398,9 @@ async def run(behaviour: Behaviour, port: int) -> None:
 
 def scripted(text: str) -> str:
     """One entry of `--script`. Raises ArgumentTypeError for what is neither a status code nor a fault."""
-    if text in FAULTS or (text.isdigit() and int(text) in set(HTTPStatus)):
+    code, _, after = text.partition(":")
+    known = code.isdigit() and int(code) in set(HTTPStatus)
+    if text in FAULTS or (known and (not after or after == "date" or after.isdigit())):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is no status code and none of {', '.join(FAULTS)}")
 
@@ -307,6 +412,9 @@ def main() -> None:
     parser.add_argument("--text", default=Behaviour().text, help="the reply to every request")
     parser.add_argument("--delay-s", type=float, default=0.0, help="before the first byte")
     parser.add_argument("--chunk-delay-s", type=float, default=0.0, help="before each chunk")
+    parser.add_argument(
+        "--probe", type=scripted, default="200", help="the entry for other requests"
+    )
     parser.add_argument("--places", type=int, help="requests answered at once; all by default")
     parser.add_argument("--no-usage", action="store_true", help="report no token counts")
     parser.add_argument("--cached-tokens", type=int, help="report that many as cached")
@@ -326,6 +434,7 @@ def main() -> None:
         usage=not given.no_usage,
         cached_tokens=given.cached_tokens,
         script=given.script,
+        probe=given.probe,
     )
     asyncio.run(run(behaviour, given.port))
 

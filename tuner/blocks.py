@@ -5,6 +5,7 @@ and nothing of studies.
 """
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from functools import cached_property
@@ -43,6 +44,7 @@ class Blocks:
         self._task = task
         self._seen = seen
         self._trial_ids: dict[int, int] = {}
+        self._rows = {example.id: row for row, example in enumerate(task.search)}
         names = [each.name for each in seen.objectives]
         trials = [trial for trial in store.trials() if trial.config is not None]
         self._flats = _candidates(study, [t.config for t in trials if t.config is not None])
@@ -68,11 +70,26 @@ class Blocks:
                 self.learn(trial.config, trial.trial_id)
 
     def next(
-        self, step: int, *, among: Callable[[AgentConfig], bool] | None = None
+        self,
+        step: int,
+        busy: Collection[tuple[AgentConfig, Sequence[Example]]] = (),
+        *,
+        among: Callable[[AgentConfig], bool] | None = None,
     ) -> tuple[AgentConfig, list[Example]] | None:
-        """A config and the questions to give it; None when nothing is left that may be on the front."""
+        """A config and the questions to give it; None when nothing is left that may be on the front.
+
+        Configs that are `busy`, each with the questions that it is being asked, have to wait: a trial is in one place
+        at a time.
+        """
         allowed = None if among is None else self._allowed(among)
-        block = self._pool.propose(step, among=allowed)
+        asked = {
+            self._place(config): [self._rows[each.id] for each in questions]
+            for config, questions in busy
+        }
+        if asked:
+            allowed = np.ones(len(self._flats), np.bool_) if allowed is None else allowed
+            allowed[list(asked)] = False
+        block = self._pool.propose(step, among=allowed, busy=asked)
         if block is None:
             return None
         return self._config(block.config), self._examples(block.questions)

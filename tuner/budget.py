@@ -104,17 +104,29 @@ class Used:
 
 Configs = Callable[[], Sequence[AgentConfig]]
 
+Plan = Sequence[tuple[AgentConfig, int]]
+"""Configs, and how many questions each is to be asked."""
+
 
 class Ledger:
     """What a study has spent, against what it may spend; asked before every trial and every block of questions.
 
     `front` gives the configs that the holdout pass would measure if the search ended now; without it, they are those
-    that no other dominates by its trial's values.
+    that no other dominates by its trial's values. `under_way` are questions that are being asked: what they are expected
+    to take is as good as spent.
     """
 
-    def __init__(self, study: LoadedStudy, store: Store, *, front: Configs | None = None) -> None:
+    def __init__(
+        self,
+        study: LoadedStudy,
+        store: Store,
+        *,
+        front: Configs | None = None,
+        under_way: Callable[[], Plan] = lambda: (),
+    ) -> None:
         self._study = study
         self._store = store
+        self._under_way = under_way
         self._front = front or self._by_values
         self._budget = study.spec.budget
         self._limits = {
@@ -163,11 +175,15 @@ class Ledger:
             if account.spent is not None
         ]
 
+    def expected_s(self, config: AgentConfig) -> float:
+        """Seconds that a question of this config may take, on the dear side; 0 before the first run."""
+        return _Bill(self._spent(), "latency_s", 1.0).expected(config)
+
     def left(self) -> float:
         """The share of the search's budget that is left, by whichever limit leaves least; the number of trials is none of these."""
         return min((account.left() for account in self._of_search()), default=1.0)
 
-    def allows(self, plan: Sequence[tuple[AgentConfig, int]]) -> bool:
+    def allows(self, plan: Plan) -> bool:
         """Whether all these configs are expected to answer so many more questions within the limits of the search."""
         return all(account.allows(plan) for account in self._of_search())
 
@@ -201,16 +217,19 @@ class Ledger:
         taken_s = _Bill(searched, "latency_s", 1.0).spent()
         per_second = taken_s / search_s if taken_s and search_s else 1.0
         bill = _Bill(searched, "latency_s", per_second)
-        yield _Account("s", self._budget.wall_clock, search_s, bill, kept=0.0)
+        kept = bill.expected_of(self._under_way())
+        yield _Account("s", self._budget.wall_clock, search_s, bill, kept, "what is under way")
 
     def _accounts(self, rows: Sequence[Spending], *, keeping: bool = True) -> Iterator["_Account"]:
         """Of each limit on a quantity, with what is to be kept for the holdout pass."""
         waiting = self._waiting(rows) if keeping and self._limits else []
+        under_way = self._under_way()
         for name, limit in self._limits.items():
             quantity = QUANTITIES[name]
             bill = _bill(self._store, quantity, rows)
-            kept = sum(bill.expected(config) * questions for config, questions in waiting)
-            yield _Account(quantity.unit, limit, bill.spent(), bill, kept)
+            kept = bill.expected_of([*waiting, *under_way])
+            what = "what is under way and the holdout pass" if under_way else "the holdout pass"
+            yield _Account(quantity.unit, limit, bill.spent(), bill, kept, what)
 
     def _waiting(self, rows: Sequence[Spending]) -> list[tuple[AgentConfig, int]]:
         """The configs of the front, and how many holdout questions each has still to be asked."""
@@ -310,6 +329,10 @@ class _Bill:
         known = self._of_workflow.get(config.workflow, self._all)
         return float(np.mean(known) + np.std(known)) if known else 0.0
 
+    def expected_of(self, plan: Plan) -> float:
+        """What so many questions of each of these configs may take."""
+        return sum(self.expected(config) * questions for config, questions in plan)
+
 
 @dataclass(frozen=True, slots=True)
 class _Account:
@@ -320,7 +343,8 @@ class _Account:
     spent: float | None
     bill: _Bill
     kept: float
-    """What the holdout pass is expected to take."""
+    """What is expected to be taken by what has been promised."""
+    kept_for: str
 
     def refusal(self, config: AgentConfig | None = None, questions: int = 0) -> str | None:
         """Why nothing more, or not so many questions to this config, may be asked; None where they may."""
@@ -333,7 +357,9 @@ class _Account:
         if config is not None and takes:
             parts.append(f"{questions} questions of {config.workflow} take about {_number(takes)}")
         if self.kept:
-            parts.append(f"the holdout pass takes about {_number(self.kept)}")
+            parts.append(
+                f"{self.kept_for} {'take' if ' and ' in self.kept_for else 'takes'} about {_number(self.kept)}"
+            )
         *first, last = parts
         return f"{', '.join(first)}, and {last}" if first else last
 
@@ -342,10 +368,9 @@ class _Account:
         spent = self.limit if self.spent is None else self.spent
         return max(0.0, self.limit - spent - self.kept) / self.limit
 
-    def allows(self, plan: Sequence[tuple[AgentConfig, int]]) -> bool:
+    def allows(self, plan: Plan) -> bool:
         """Whether all these questions fit."""
-        takes = sum(self.bill.expected(config) * questions for config, questions in plan)
-        return takes <= self.left() * self.limit
+        return self.bill.expected_of(plan) <= self.left() * self.limit
 
 
 def _bill(store: Store, quantity: Quantity, rows: Sequence[Spending]) -> _Bill:

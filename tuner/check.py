@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import cycle
 from itertools import islice
@@ -24,9 +23,11 @@ from tuner.errors import UserError
 from tuner.errors import VariantError
 from tuner.events import Report
 from tuner.executors import Executor
-from tuner.executors.fleet import open_fleet
-from tuner.executors.local import LocalExecutor
+from tuner.executors.fleet import Started
 from tuner.executors.replay import ReplayExecutor
+from tuner.executors.slots import Share
+from tuner.executors.slots import Slots
+from tuner.executors.table import open_executor
 from tuner.front import Floats
 from tuner.load import Load
 from tuner.objectives import JOULES_PER_WH
@@ -36,7 +37,6 @@ from tuner.samplers import make_sampler
 from tuner.serving import model_name
 from tuner.space import Choices
 from tuner.spec import LoadedStudy
-from tuner.table import Table
 from tuner.tasks import Task
 from workflows.config import AgentConfig
 
@@ -121,7 +121,7 @@ def check_study(study: LoadedStudy, *, report: Report = lambda event: None) -> F
     task = study.load_task()
     sampler = study.spec.sampler
     make_sampler(sampler.name, seed=sampler.seed, trial=0)  # which says what it lacks
-    probed = _probe_table(study, task) or _probe_servers(study, task, report)
+    probed = _probe_all(study, task, report)
     runs = [run for each in probed.runs for run in each]
     failed = [run for run in runs if run.error is not None]
     if len(failed) == len(runs):
@@ -132,48 +132,40 @@ def check_study(study: LoadedStudy, *, report: Report = lambda event: None) -> F
     return _forecast(study, probed)
 
 
-def _probe_servers(study: LoadedStudy, task: Task, report: Report) -> _Probed:
-    with ExitStack() as stack:
-        fleet = open_fleet(study, stack, report=report)
-        energies = {
-            name: {
-                "source": each.meter.source,
-                "scope": each.meter.scope,
-                "gpus": len(each.meter.devices) or None,
-            }
-            for name, each in fleet.running.items()
-        }
-        executor = LocalExecutor(
-            fleet=fleet,
-            task=task,
-            load=study.spec.load.without_extras(),
-            cache=study.spec.cache,
+def _probe_all(study: LoadedStudy, task: Task, report: Report) -> _Probed:
+    energies: dict[str, Mapping[str, Any]] = {}
+    starts_s: list[float] = []
+
+    def started(server: Started) -> None:
+        energies[server.model] = server.provenance["energy"]
+        starts_s.append(server.start_s)
+
+    async def probe() -> list[list[ExampleRun]]:
+        executor = open_executor(
+            study,
+            task,
+            slots=Slots(),
+            share=Share(),
+            report=report,
+            started=started,
+            waits=False,
         )
+        if isinstance(executor, ReplayExecutor):
+            models = executor.provenance()["models"]
+            energies.update({name: model["energy"] for name, model in models.items()})
+        try:
+            await executor.open()
+            return await _probe(study, task, executor.under(study.spec.load.without_extras()))
+        except VariantError as error:
+            raise ServingError(
+                str(error),
+                hint="leave out the serving knob that the server refuses, or mend it: the end of its log is above",
+            ) from None
+        finally:
+            await executor.close()
 
-        async def probe() -> list[list[ExampleRun]]:
-            try:
-                await fleet.warm_up()
-                return await _probe(study, task, executor)
-            except VariantError as error:
-                raise ServingError(
-                    str(error),
-                    hint="leave out the serving knob that the server refuses, or mend it: the end of its log is above",
-                ) from None
-            finally:
-                await fleet.disconnect()
-
-        runs = asyncio.run(probe())
-    return _Probed(runs, energies, float(np.mean(fleet.starts_s)))
-
-
-def _probe_table(study: LoadedStudy, task: Task) -> _Probed | None:
-    """None where servers answer."""
-    if study.table_path is None:
-        return None
-    executor = ReplayExecutor(Table.read(study.table_path), study=study, task=task)
-    runs = asyncio.run(_probe(study, task, executor))
-    models = executor.provenance()["models"]
-    return _Probed(runs, {name: model["energy"] for name, model in models.items()}, 0.0)
+    runs = asyncio.run(probe())
+    return _Probed(runs, energies, float(np.mean(starts_s or [0.0])))
 
 
 async def _probe(study: LoadedStudy, task: Task, executor: Executor) -> list[list[ExampleRun]]:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from workflows.yaml_data import read_yaml
+
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le,
     ">=": operator.ge,
@@ -18,7 +20,7 @@ _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+_EXPONENT = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+")
 """Numbers that YAML 1.1, hence PyYAML, takes for words."""
 _FORM = re.compile(r"\s*(<=|>=|==|!=|<|>)\s*(\S.*)")
 
@@ -43,7 +45,7 @@ class Condition:
             return cls("==", text)
         try:
             written = match[2].strip()
-            value = float(written) if _EXPONENT.fullmatch(written) else yaml.safe_load(written)
+            value = float(written) if _EXPONENT.fullmatch(written) else read_yaml(written)
         except yaml.YAMLError:
             value = None
         if not isinstance(value, bool | int | float | str):

@@ -10,6 +10,8 @@ TunerError
     └── VariantError a server does not start with these serving knobs
 """
 
+from typing import Any
+
 
 class TunerError(Exception):
     """Base of every error the tuner raises; `hint` says what to do about it."""
@@ -17,6 +19,10 @@ class TunerError(Exception):
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint: str | None = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As pickle is to make it anew, whatever a subclass wants to be told: a worker on another machine may have raised it."""
+        return self.__class__.__new__, (self.__class__, *self.args), self.__dict__
 
 
 class UserError(TunerError):

@@ -8,6 +8,7 @@ once the last example is answered, break off the extra questions under way
 import asyncio
 import zlib
 from collections import Counter
+from collections.abc import Awaitable
 from collections.abc import Callable
 from collections.abc import Coroutine
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import asdict
 from dataclasses import dataclass
+from dataclasses import replace
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any
@@ -39,6 +41,7 @@ from tuner.tasks import Task
 from workflows.agent import Agent
 from workflows.resume import PastRun
 from workflows.trace import Trace
+from workflows.trace import storable
 
 Record = Callable[[ExampleRun], None]
 
@@ -54,6 +57,14 @@ Enough = Callable[[], bool]
 def never_enough() -> bool:
     """Never."""
     return False
+
+
+Vouch = Callable[[ExampleRun], Awaitable[None]]
+"""Returns where a question that failed did so by the config's own doing; raises where its servers are to blame."""
+
+
+async def vouch_for_all(run: ExampleRun) -> None:
+    """Every failure is the config's."""
 
 
 BROKEN_OFF = "cancelled: the last measured question was answered"
@@ -80,6 +91,7 @@ async def evaluate(
     idle_w: float | None = None,
     past: Past = NO_PAST,
     enough: Enough = never_enough,
+    vouch: Vouch = vouch_for_all,
 ) -> Sitting:
     """Run the agent on each example as the load has it, and give `record` each one as it ends.
 
@@ -88,12 +100,13 @@ async def evaluate(
     anyway. An example with a `past` goes on from there, if it does what that run did, and is asked anew otherwise; what
     it has from there counts in its cost, and as reused. `enough` is asked before each further example: once it says so,
     none is begun, and those under way are answered to their end. An example that fails is a record with score 0, the
-    reason and its real cost. Raises only what `record` and `enough` raise.
+    reason and its real cost, unless `vouch` raises: then it is an extra one, so that its cost is kept, and its question is
+    still to be asked. Raises only what `record`, `enough` and `vouch` raise.
     """
     questions = _questions(tuple(examples), task, load, repeat)
     with Window(meter, idle_w=idle_w) as metered:
         async with ClientWatch() as watch:
-            asking = _Asking(agent, task, metered, record, window, questions, past, enough)
+            asking = _Asking(agent, task, metered, record, window, questions, past, enough, vouch)
             await asking.run(load, seed=repeat)
         return Sitting(metered.whole(), report(load, asking.asked, watch))
 
@@ -140,6 +153,7 @@ class _Asking:
         questions: Sequence[_Question],
         past: Past,
         enough: Enough,
+        vouch: Vouch,
     ) -> None:
         self.asked: list[Asked] = []
         self._agent = agent
@@ -150,6 +164,7 @@ class _Asking:
         self._questions = questions
         self._past = past
         self._enough = enough
+        self._vouch = vouch
         self._left = sum(not question.edge for question in questions)
         self._under_way: set[asyncio.Task[None]] = set()
 
@@ -237,11 +252,21 @@ class _Asking:
                 answered=run.error != BROKEN_OFF,
             )
         )
-        for each in (*read_again, run):
+        for each in read_again:
             self._record(each)
+        if run.error not in (None, BROKEN_OFF):
+            await self._require_own_failure(run)
+        self._record(run)
         if not question.edge:
             self._left -= 1
             self._end_if_done()
+
+    async def _require_own_failure(self, run: ExampleRun) -> None:
+        try:
+            await self._vouch(run)
+        except BaseException:
+            self._record(replace(run, edge=True, repeat=run.repeat + (not run.edge)))
+            raise
 
     async def _answer(
         self,
@@ -276,7 +301,7 @@ class _Asking:
             if not session.on_its_own:
                 return None
             cause = _first(failure)
-            error = f"{type(cause).__name__}: {cause}"
+            error = storable(f"{type(cause).__name__}: {cause}")
             outcome = outcome or session.outcome("")
         except asyncio.CancelledError:
             if self._left:

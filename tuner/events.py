@@ -18,7 +18,7 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class PassStarted:
-    """A config is about to be evaluated on a split."""
+    """A config is about to be evaluated on a split; others may be at the same time, each in a trial of its own."""
 
     trial: int
     config: AgentConfig
@@ -34,6 +34,14 @@ class ExampleFinished:
 
     trial: int
     run: ExampleRun
+
+
+@dataclass(frozen=True, slots=True)
+class PassEnded:
+    """A config has been asked what it was to be asked this time, or was interrupted."""
+
+    trial: int
+    split: Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +82,5 @@ class StudyEnded:
     reason: str
 
 
-Event = Talk | PassStarted | ExampleFinished | TrialEnded | FrontExpected | StudyEnded
+Event = Talk | PassStarted | ExampleFinished | PassEnded | TrialEnded | FrontExpected | StudyEnded
 Report = Callable[[Event], None]

@@ -3,8 +3,13 @@
 Apart from `trials`, which runs and tells them, and from `study`, which opens and closes what all of it needs.
 """
 
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Coroutine
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 import optuna
 
@@ -45,6 +50,12 @@ FINISHING = 0.5
 """Share of the budget that is kept for what the front lacks, at most: what was not asked everything is not confirmed."""
 
 
+Work = Coroutine[Any, Any, None]
+
+Given = tuple[AgentConfig, Sequence[Example]]
+"""A config, and the questions that it is given."""
+
+
 class Search:
     """What can be done with the trials of a study."""
 
@@ -56,10 +67,17 @@ class Search:
         self._spec = trials.study.spec
         self._store = trials.store
         self._proposals = Proposals(trials.study, trials.optuna, trials.store)
-        self._ledger = Ledger(trials.study, trials.store)
+        self._executor = trials.executor
+        self._ledger = Ledger(trials.study, trials.store, under_way=trials.under_way)
         self._in_batches = False
         self._is_limited = False
         self._races = False
+        self._busy: dict[str, Given] = {}
+        """What the pooled sampler has given out and not got back, by config."""
+        self._is_spent = False
+        """Whether the budget had nothing left for another answer."""
+        self._answering: dict[str, asyncio.Lock] = {}
+        """By config: of two trials of one, the later waits for what the first finds."""
         self._refusal: str | None = None
         """Why what was to be run next does not fit into what is left of the budget."""
 
@@ -75,40 +93,87 @@ class Search:
     async def measure(self, configs: Sequence[AgentConfig]) -> None:
         """Each of these configs that is not complete, once."""
         await self._run_all(self._interrupted())
+        left = deque(configs)
         tried: set[str] = set()
-        while True:
+
+        def begin() -> Work | None:
             trials = self._store.trials()
             done = tried | {
                 trial.config.hash()
                 for trial in trials
                 if trial.config is not None and trial.state == "complete" and trial.stopped is None
             }
-            left = [config for config in configs if config.hash() not in done]
-            if not left:
-                return
-            # One that waits was enqueued by a run that was killed before it asked.
-            if not any(trial.state == "waiting" for trial in trials):
-                flat = self._study.space.flat(left[0], self._study.models)
-                self._trials.optuna.enqueue_trial(flat)
-            asked = self._trials.open(self._trials.optuna.ask())
-            await self._run_all([asked])
-            tried |= set() if asked.config is None else {asked.config.hash()}
+            while left:
+                config = left.popleft()
+                if config.hash() in done:
+                    continue
+                # One that waits was enqueued by a run that was killed before it asked.
+                if any(trial.state == "waiting" for trial in trials):
+                    left.appendleft(config)
+                else:
+                    flat = self._study.space.flat(config, self._study.models)
+                    self._trials.optuna.enqueue_trial(flat)
+                asked = self._trials.open(self._trials.optuna.ask())
+                if asked.config is not None:
+                    tried.add(asked.config.hash())
+                    return self._run_one(asked, asked.config)
+                trials = self._store.trials()
+            return None
+
+        await self._side_by_side(begin)
 
     async def confirm(self) -> None:
         """The holdout pass."""
         records = to_confirm(self._study, self._store)
         known = [(record, record.config) for record in records if record.config is not None]
-        for record, config in sorted(known, key=lambda pair: self._by_server(pair[1])):
-            questions = len(self._trials.task.holdout)
-            questions -= len(self._store.finished(record.trial_id, "holdout"))
-            refusal = self._ledger.affords(config, questions, split="holdout")
-            try:
-                if refusal is None:
-                    await self._trials.give(self._asked(record), config, "holdout")
-            except VariantError as error:
-                refusal = str(error)
-            if refusal is not None:
-                self._trials.report(Talk(f"trial {record.number} is not confirmed: {refusal}"))
+        waiting = deque(sorted(known, key=lambda pair: self._order(pair[1])))
+
+        def begin() -> Work | None:
+            return self._confirm(*waiting.popleft()) if waiting else None
+
+        await self._side_by_side(begin)
+
+    async def _confirm(self, record: TrialRecord, config: AgentConfig) -> None:
+        questions = len(self._trials.task.holdout)
+        questions -= len(self._store.finished(record.trial_id, "holdout"))
+        refusal = self._ledger.affords(config, questions, split="holdout")
+        try:
+            if refusal is None:
+                await self._trials.give(self._asked(record), config, "holdout")
+        except VariantError as error:
+            refusal = str(error)
+        if refusal is not None:
+            self._trials.report(Talk(f"trial {record.number} is not confirmed: {refusal}"))
+
+    async def _side_by_side(self, begin: Callable[[], Work | None]) -> None:
+        """Do what `begin` gives, as much at once as there is room for, until it gives nothing and all is done.
+
+        It is asked again whenever something is done. What one raises ends the others.
+        """
+        under_way: set[asyncio.Task[None]] = set()
+        change = asyncio.create_task(self._executor.change())
+        try:
+            while True:
+                has_room = self._executor.has_room(len(under_way))
+                work = begin() if has_room else None
+                if work is not None:
+                    under_way.add(asyncio.create_task(work))
+                    await asyncio.sleep(0)  # it takes its place
+                    continue
+                if has_room and not under_way:
+                    return
+                done, _ = await asyncio.wait(
+                    {*under_way, change}, return_when=asyncio.FIRST_COMPLETED
+                )
+                if change in done:
+                    change = asyncio.create_task(self._executor.change())
+                for each in done & under_way:
+                    under_way.discard(each)
+                    each.result()
+        finally:
+            for each in {*under_way, change}:
+                each.cancel()
+            await asyncio.gather(*under_way, change, return_exceptions=True)
 
     async def _replicate(self) -> None:
         """Ask once more what configs were asked whose place on the front is uncertain, as far as `repeats` and the budget go."""
@@ -116,26 +181,38 @@ class Search:
             found = Front.read(self._study, self._store)
             records = {point.trial.number: point.trial for point in found.candidates}
             numbers = to_replicate(
-                self._store, found.candidates, repeats=self._spec.repeats, most=1
+                self._store,
+                found.candidates,
+                repeats=self._spec.repeats,
+                most=max(1, self._executor.capacity),
             )
-            if not numbers:
+            waiting = deque(records[number] for number in numbers)
+            asked = len(waiting)
+
+            def begin(waiting: deque[TrialRecord] = waiting) -> Work | None:
+                questions = len(self._trials.task.search)
+                while waiting:
+                    record = waiting.popleft()
+                    assert record.config is not None
+                    if self._ledger.affords(record.config, questions) is None:
+                        return self._ask_once_more(record, record.config)
+                    self._is_spent = True
+                return None
+
+            await self._side_by_side(begin)
+            if not asked or self._is_spent:
                 return
-            record = records[numbers[0]]
-            assert record.config is not None
-            questions = len(self._trials.task.search)
-            if self._ledger.affords(record.config, questions) is not None:
-                return
-            asked = self._store.finished(record.trial_id, "search")
-            repeat = min(
-                sum((example.id, number) in asked for number in range(self._spec.repeats))
-                for example in self._trials.task.search
-            )
-            self._trials.report(
-                Talk(
-                    f"trial {record.number} is asked once more: its place on the front is uncertain"
-                )
-            )
-            await self._trials.give(self._asked(record), record.config, "search", repeat=repeat)
+
+    async def _ask_once_more(self, record: TrialRecord, config: AgentConfig) -> None:
+        asked = self._store.finished(record.trial_id, "search")
+        repeat = min(
+            sum((example.id, number) in asked for number in range(self._spec.repeats))
+            for example in self._trials.task.search
+        )
+        self._trials.report(
+            Talk(f"trial {record.number} is asked once more: its place on the front is uncertain")
+        )
+        await self._trials.give(self._asked(record), config, "search", repeat=repeat)
 
     def _take_over_sources(self, *, partial: bool) -> list[tuple[Asked, AgentConfig]]:
         """Make trials of what earlier studies have measured; those that lack questions are left open, or left out."""
@@ -179,22 +256,35 @@ class Search:
         self._take_over_sources(partial=False)
         await self._tell_left()
         await self._run_all([*self._interrupted(), *self._rest_of_batch()])
-        while (reason := self._end()) is None:
-            await self._run_all([self._open(self._proposals.ask()), *self._rest_of_batch()])
-        return reason
+        waiting: deque[tuple[Asked, AgentConfig]] = deque()
+
+        def begin() -> Work | None:
+            while not waiting:
+                if self._end() is not None:
+                    return None
+                waiting.extend(
+                    self._runnable([self._open(self._proposals.ask()), *self._rest_of_batch()])
+                )
+            return self._run_one(*waiting.popleft())
+
+        await self._side_by_side(begin)
+        # What a database that was away for a moment has opened twice.
+        await self._run_all(self._interrupted())
+        return self._end() or "nothing is left to be asked"
 
     def _end(self) -> str | None:
-        """Why the search is over, None while it is not."""
+        """Why no more is asked for, None while it is; what is under way counts as if it were done."""
         if self._refusal is not None:
             return self._refusal
-        ended = counted(self._store.trials())
+        trials = self._store.trials()
+        under_way = [trial for trial in trials if trial.state == "running"]
         budget = self._spec.budget
-        if len(ended) >= budget.trials:
+        if len(counted(trials)) + len(under_way) >= budget.trials:
             return f"all {budget.trials} trials are done"
         tried = {
             trial.config.hash()
-            for trial in self._store.trials()
-            if trial.config is not None and trial.state in ("complete", "failed")
+            for trial in trials
+            if trial.config is not None and trial.state in ("complete", "failed", "running")
             if trial.failure != LEFT_OUT
         }
         size = self._study.space.size(self._study.models)
@@ -225,14 +315,27 @@ class Search:
 
     async def _run_all(self, asked: Sequence[Asked]) -> None:
         """Run what was asked for: first what needs no server to be started, then what has its server in common."""
+        waiting = deque(self._runnable(asked))
+
+        def begin() -> Work | None:
+            return self._run_one(*waiting.popleft()) if waiting else None
+
+        await self._side_by_side(begin)
+
+    def _runnable(self, asked: Sequence[Asked]) -> list[tuple[Asked, AgentConfig]]:
+        """Those that are to be run, in the order in which they are."""
         opened = [(each, each.config) for each in asked if each.config is not None]
-        for each, config in sorted(opened, key=lambda pair: self._by_server(pair[1])):
-            if self._is_left_out(each, config):
-                self._trials.fail(each, LEFT_OUT)
-                continue
-            with self._trials.told(each):
-                if not self._trials.replayed(each, config):
-                    await self._evaluate(each, config)
+        return sorted(opened, key=lambda pair: self._order(pair[1]))
+
+    async def _run_one(self, asked: Asked, config: AgentConfig) -> None:
+        """Run a trial, unless there is no budget left for it, or the same config is found to have been evaluated meanwhile."""
+        async with self._answering.setdefault(config.hash(), asyncio.Lock()):
+            if self._is_left_out(asked, config):
+                self._trials.fail(asked, LEFT_OUT)
+                return
+            with self._trials.told(asked):
+                if not self._trials.replayed(asked, config):
+                    await self._evaluate(asked, config)
 
     async def _evaluate(self, asked: Asked, config: AgentConfig) -> None:
         """All questions, unless the config is beaten for sure before; then what its checkpoints say of smaller budgets."""
@@ -311,8 +414,13 @@ class Search:
 
     def _by_server(self, config: AgentConfig) -> tuple[bool, str]:
         """What configs are sorted by to start as few servers as can be; equal where no model has serving knobs."""
-        ready = self._trials.executor.is_ready(config)
+        ready = self._executor.is_ready(config)
         return (not ready, config.model if not ready or self._in_batches else "")
+
+    def _order(self, config: AgentConfig) -> tuple[bool, str, float]:
+        """What configs are sorted by to be run: servers as they are, and beside each other what takes longest first."""
+        longest = -self._ledger.expected_s(config) if self._executor.capacity > 1 else 0.0
+        return (*self._by_server(config), longest)
 
     def _is_left_out(self, asked: Asked, config: AgentConfig) -> bool:
         """Whether a trial of which nothing has run does not fit into what is left of the budget; what was begun is ended."""
@@ -328,7 +436,12 @@ class Search:
         """Questions as the pooled sampler gives them, to the end of the budget; why it is over."""
         taken = self._take_over_sources(partial=True)
         blocks = Blocks(self._study, self._trials.task, self._store, self._trials.seen)
-        self._ledger = Ledger(self._study, self._store, front=blocks.front)
+        self._ledger = Ledger(
+            self._study,
+            self._store,
+            front=blocks.front,
+            under_way=self._trials.under_way,
+        )
         running = [trial for trial in self._store.trials() if trial.state == "running"]
         resumed = [
             self._trials.open(self._proposals.interrupted(trial), replays=False)
@@ -336,21 +449,33 @@ class Search:
         ]
         open_ = {each.config.hash(): each for each in resumed if each.config is not None}
         open_ |= {config.hash(): asked for asked, config in taken}
-        while (reason := self._end_of_blocks()) is None:
-            given = self._next_block(blocks)
+        reason = ""
+
+        def begin() -> Work | None:
+            nonlocal reason
+            given, reason = self._next_affordable(blocks)
             if given is None:
-                reason = "no config is left that may be on the front"
-                break
-            if self._refusal_of(given[0], blocks.left(given[0])) is not None:
-                # It could not be completed any more: what the front lacks comes before it.
-                given = self._affordable(blocks.lacking()) or given
-            refusal = self._ledger.affords(given[0], len(given[1]))
-            if refusal is not None:
-                reason = refusal
-                break
-            await self._give(blocks, open_, *given)
+                return None
+            self._busy[given[0].hash()] = given
+            return self._give(blocks, open_, *given)
+
+        await self._side_by_side(begin)
         self._settle(open_, reason)
         return reason
+
+    def _next_affordable(self, blocks: Blocks) -> tuple[Given | None, str]:
+        """The config to be given questions next, and which; or None, and why."""
+        over = self._end_of_blocks()
+        if over is not None:
+            return None, over
+        given = self._next_block(blocks)
+        if given is None:
+            return None, "no config is left that may be on the front"
+        if self._refusal_of(given[0], blocks.left(given[0])) is not None:
+            # It could not be completed any more: what the front lacks comes before it.
+            given = self._affordable(self._lacking(blocks)) or given
+        refusal = self._ledger.affords(given[0], len(given[1]))
+        return (given, "") if refusal is None else (None, refusal)
 
     def _end_of_blocks(self) -> str | None:
         """Why the pooled search is over, None while it is not."""
@@ -364,7 +489,16 @@ class Search:
         return self._spec.budget.trials * len(self._trials.task.search)
 
     def _questions_left(self) -> int:
-        return self._questions() - self._store.asked_count("search")
+        return self._questions() - self._questions_asked()
+
+    def _questions_asked(self) -> int:
+        """On the search questions, those that are under way among them."""
+        under_way = sum(questions for _, questions in self._trials.under_way())
+        return self._store.asked_count("search") + under_way
+
+    def _lacking(self, blocks: Blocks) -> list[Given]:
+        """Questions that the front lacks, by config, less those of whom some are under way."""
+        return [each for each in blocks.lacking() if each[0].hash() not in self._busy]
 
     def _refusal_of(self, config: AgentConfig, questions: int) -> str | None:
         """Why a config cannot answer so many more questions within the budget; None where it can."""
@@ -373,37 +507,38 @@ class Search:
             return f"{left} of the questions of {self._spec.budget.trials} trials are left"
         return self._ledger.affords(config, questions)
 
-    def _next_block(self, blocks: Blocks) -> tuple[AgentConfig, Sequence[Example]] | None:
+    def _next_block(self, blocks: Blocks) -> Given | None:
         """The config to be given questions next, and which.
 
         The published defaults come first. In the end those that hold the front are given what they lack: what was not
         asked everything cannot be confirmed.
         """
-        untried = blocks.untried(self._study.space.defaults(self._study.models))
+        defaults = self._study.space.defaults(self._study.models)
+        untried = blocks.untried([each for each in defaults if each.hash() not in self._busy])
         if untried is not None:
             return untried
         finishing = self._finishing(blocks)
         if finishing is not None:
             return finishing
-        step = self._store.asked_count("search")
+        step = self._questions_asked()
         stays = self._in_batches and step // BLOCK % BLOCKS_A_SERVER
-        found = blocks.next(step, among=self._trials.executor.is_ready) if stays else None
-        return found or blocks.next(step)
+        found = (
+            blocks.next(step, self._busy.values(), among=self._executor.is_ready) if stays else None
+        )
+        return found or blocks.next(step, self._busy.values())
 
-    def _finishing(self, blocks: Blocks) -> tuple[AgentConfig, Sequence[Example]] | None:
+    def _finishing(self, blocks: Blocks) -> Given | None:
         """Questions that the front lacks, once it may take all that is left of the budget, FINISHING of it at most."""
         left = self._questions_left()
         if min(left / self._questions(), self._ledger.left()) > FINISHING:
             return None
-        lacking = blocks.lacking()
+        lacking = self._lacking(blocks)
         plan = [(config, len(questions)) for config, questions in lacking]
         if sum(questions for _, questions in plan) < left and self._ledger.allows(plan):
             return None
         return self._affordable(lacking)
 
-    def _affordable(
-        self, lacking: Sequence[tuple[AgentConfig, Sequence[Example]]]
-    ) -> tuple[AgentConfig, Sequence[Example]] | None:
+    def _affordable(self, lacking: Sequence[Given]) -> Given | None:
         """Questions that the front lacks, of the first config of which all fit into what is left of the budget."""
         for config, questions in lacking:
             if self._refusal_of(config, len(questions)) is None:
@@ -431,13 +566,16 @@ class Search:
         assert asked is not None
         before = self._store.finished(asked.trial_id, "search")
         changed = [(asked, config)]
-        with self._trials.told(asked):
-            runs = await self._trials.give(asked, config, "search", questions)
-            self._trials.values(runs, sure=False)
-            new = [run for run in runs if (run.example_id, run.repeat) not in before]
-            changed += await self._trials.derive(
-                asked, config, new, lambda child: opened(child, asked.number)
-            )
+        try:
+            with self._trials.told(asked):
+                runs = await self._trials.give(asked, config, "search", questions)
+                self._trials.values(runs, sure=False)
+                new = [run for run in runs if (run.example_id, run.repeat) not in before]
+                changed += await self._trials.derive(
+                    asked, config, new, lambda child: opened(child, asked.number)
+                )
+        finally:
+            del self._busy[config.hash()]
         if asked.is_told:
             blocks.exclude(config)
             del open_[config.hash()]
@@ -446,7 +584,7 @@ class Search:
             blocks.learn(wanted, each.trial_id)
         self._trials.report(FrontExpected(blocks.expected()))
         for each, wanted in changed:
-            if blocks.is_complete(wanted):
+            if blocks.is_complete(wanted) and wanted.hash() in open_:
                 with self._trials.told(each):
                     runs = self._store.runs(each.trial_id, "search")
                     self._trials.complete(each, wanted, self._trials.values(runs))

@@ -20,16 +20,25 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tuner.errors import SpecError
+from workflows import yaml_data
 
 Key = str | int
 Model = TypeVar("Model", bound=BaseModel)
+
+MOST_MISTAKES = 50
+"""Of a file, told at once."""
+
+SHOWN = 200
+"""Characters of what was given."""
 
 GUESS = "did you mean"
 """Begins the hint that is worth most of several."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml_data.Loader):
     """YAML without dates, as no file of ours holds one, and with 1e-3 for a number, as YAML 1.2 has it."""
+
+    each_once = False  # `Source` says itself where a key is that stands twice
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it so)
         first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
@@ -39,7 +48,7 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
 
@@ -58,7 +67,11 @@ class Source:
     def read(cls, path: Path) -> "Source":
         """The file's mapping. Raises SpecError for a file that is missing, not YAML, or no mapping."""
         try:
-            text = path.read_text(encoding="utf-8")
+            text = yaml_data.read_text(path)
+            node = yaml.compose(text, Loader=_Loader)
+            lines = _lines(path, node)
+            # By way of JSON: its keys are text, as those of `lines` are.
+            content = json.loads(json.dumps(yaml_data.read_yaml(text, _Loader), default=str))
         except OSError as error:
             raise SpecError(
                 f"{path}: cannot be read: {error.strerror}",
@@ -69,37 +82,14 @@ class Source:
                 f"{path}: is not a text file in UTF-8",
                 hint="save it as UTF-8; is it the file that you meant?",
             ) from None
-        try:
-            node = yaml.compose(text, Loader=_Loader)
-            # By way of JSON: its keys are text, as those of `lines` are.
-            content = json.loads(json.dumps(yaml.load(text, Loader=_Loader), default=str))  # noqa: S506 (a SafeLoader)
-            keys = list(_walk(node, ())) if node is not None else []
-        except RecursionError:
-            raise SpecError(
-                f"{path}: is nested without end",
-                hint="an alias (*name) must not stand within what it names (&name)",
-            ) from None
-        except (ValueError, TypeError) as error:  # a tag that does not fit its value: !!int a
+        except (ValueError, TypeError) as error:  # a key that JSON has not: !!binary
             raise SpecError(
                 f"{path}: not YAML: {error}", hint="write the value without its tag (!!…)"
             ) from None
         except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f":{mark.line + 1}" if mark is not None else ""
-            raise SpecError(
-                f"{path}{line}: not YAML: {getattr(error, 'problem', error)}",
-                hint="look at this line and the one above it: indentation, a missing colon or quotation mark",
-            ) from None
+            raise _refused(path, error) from None
         if not isinstance(content, dict):
             raise SpecError(f"{path}: holds no keys", hint="start with: format_version: 1")
-        lines: dict[tuple[Key, ...], int] = {}
-        for key, number in keys:
-            if key in lines:
-                raise SpecError(
-                    f"{path}:{number}: {_dotted(key)}: stands here and on line {lines[key]}",
-                    hint="remove one of the two",
-                )
-            lines[key] = number
         return cls(path, content, lines)
 
     def error(self, key: tuple[Key, ...], message: str, hint: str) -> SpecError:
@@ -133,15 +123,13 @@ class Source:
     def _mistakes(self, model: type[BaseModel], details: list[ErrorDetails]) -> list[SpecError]:
         """One for each key: what each part of a union has against a value makes one mistake."""
         found: dict[tuple[Key, ...], list[ErrorDetails]] = {}
+        above = {detail["loc"][:size] for detail in details for size in range(len(detail["loc"]))}
         for detail in details:
-            place = detail["loc"]
             # A list whose items are wrong is also said to have none.
-            if not any(
-                len(other["loc"]) > len(place) and other["loc"][: len(place)] == place
-                for other in details
-            ):
+            if detail["loc"] not in above:
                 found.setdefault(self._key(detail), []).append(detail)
-        return [self._mistake(model, key, same) for key, same in found.items()]
+        told = list(found.items())[:MOST_MISTAKES]
+        return [self._mistake(model, key, same) for key, same in told]
 
     def _mistake(
         self, model: type[BaseModel], key: tuple[Key, ...], details: list[ErrorDetails]
@@ -165,7 +153,8 @@ class Source:
                 )
                 same = all(item["msg"].startswith("Input should be ") for item in details)
                 message = f"input should be {wanted}" if same else wanted[0].lower() + wanted[1:]
-                message += f", not {detail['input']!r}"
+                given = repr(detail["input"])
+                message += f", not {given if len(given) <= SHOWN else given[:SHOWN] + '…'}"
         told = _description(model, key)
         hint = (
             f"{key[-1]}: {told}"
@@ -190,6 +179,29 @@ class Source:
         for part in key:
             content = content[part]
         return content
+
+
+def _refused(path: Path, error: yaml.YAMLError) -> SpecError:
+    mark = getattr(error, "problem_mark", None)
+    line = f":{mark.line + 1}" if mark is not None else ""
+    problem = getattr(error, "problem", None) or error
+    return SpecError(
+        f"{path}{line}: not YAML: {problem}",
+        hint="look at this line and the one above it: indentation, a missing colon or quotation mark",
+    )
+
+
+def _lines(path: Path, node: yaml.Node | None) -> dict[tuple[Key, ...], int]:
+    """The line of every key. Raises SpecError for one that stands twice."""
+    lines: dict[tuple[Key, ...], int] = {}
+    for key, number in () if node is None else _walk(node, ()):
+        if key in lines:
+            raise SpecError(
+                f"{path}:{number}: {_dotted(key)}: stands here and on line {lines[key]}",
+                hint="remove one of the two",
+            )
+        lines[key] = number
+    return lines
 
 
 def _walk(node: yaml.Node, key: tuple[Key, ...]) -> Iterator[tuple[tuple[Key, ...], int]]:

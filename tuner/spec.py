@@ -16,6 +16,7 @@ from pydantic import BeforeValidator
 from pydantic import ConfigDict
 from pydantic import Field
 from pydantic import field_validator
+from pydantic_core import PydanticCustomError
 
 from tuner.condition import Condition
 from tuner.errors import SpecError
@@ -63,6 +64,9 @@ def _duration_s(content: Any) -> Any:
     return float(match[1]) * SECONDS[match[2]]
 
 
+Duration = Annotated[float, BeforeValidator(_duration_s), Field(gt=0)]
+
+
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -85,7 +89,7 @@ class Budget(_Data):
     """When a study ends: at the first of these. docs/budgets.md has what counts against each."""
 
     trials: int = Field(ge=1, description="configs evaluated; replays of known ones do not count")
-    wall_clock: Annotated[float, BeforeValidator(_duration_s), Field(gt=0)] | None = Field(
+    wall_clock: Duration | None = Field(
         default=None, description="time spent searching, over all runs: 90s, 10m, 1.5h"
     )
     gpu_hours: float | None = Field(
@@ -116,6 +120,46 @@ class Replay(_Data):
     """A recorded table that answers instead of servers: tuner record writes one."""
 
     replay: str = Field(min_length=1, description="the table's file")
+
+
+class Ray(_Data):
+    """A Ray cluster, and what of it a worker takes: one evaluation runs on a worker at a time."""
+
+    address: str = Field(
+        default="auto",
+        min_length=1,
+        description="auto: the cluster that this machine is in; local: one that is started here; or HOST:PORT",
+    )
+    num_cpus: float = Field(default=1.0, ge=0, description="CPUs of a worker")
+    num_gpus: float | None = Field(
+        default=None,
+        ge=0,
+        description="GPUs of a worker; left out: as many as the servers need that it starts",
+    )
+    resources: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="custom resources of a worker, as its machine was started with: {llm_slot: 1}",
+    )
+    workers: int | None = Field(
+        default=None, ge=1, description="workers at most; left out: as many as have something to do"
+    )
+
+
+class OnRay(_Data):
+    """Evaluations on the machines of a Ray cluster."""
+
+    ray: Ray
+
+
+def _pick_executor(content: Any) -> Any:
+    # A union would answer a mistake in one kind with complaints about all.
+    if isinstance(content, Replay | OnRay) or content == "local":
+        return content
+    if isinstance(content, Mapping):
+        for key, kind in (("replay", Replay), ("ray", OnRay)):
+            if key in content:
+                return kind.model_validate(content)
+    raise PydanticCustomError("executor", "Input should be local, {{ray: …}} or {{replay: FILE}}")
 
 
 class ProfileOptions(_Data):
@@ -157,7 +201,9 @@ class StudySpec(_Data):
         strict=False,
         description="studies of the same storage, or study files, whose evaluations are reused",
     )
-    executor: Literal["local"] | Replay = "local"
+    executor: Annotated[Literal["local"] | OnRay | Replay, BeforeValidator(_pick_executor)] = (
+        "local"
+    )
     budget: Budget
     max_failure_rate: float = Field(
         default=0.5, ge=0, lt=1, description="share of failed questions above which a trial fails"
@@ -272,8 +318,8 @@ class LoadedStudy(BaseModel):
     @property
     def table_path(self) -> Path | None:
         """The recorded table that the study is replayed from; None where servers answer."""
-        replay = self.spec.executor
-        return None if replay == "local" else self.path.parent / replay.replay
+        where = self.spec.executor
+        return self.path.parent / where.replay if isinstance(where, Replay) else None
 
     def load_task(self) -> Task:
         """The task with its questions, which are the table's where the study is replayed from one.
@@ -295,10 +341,7 @@ class LoadedStudy(BaseModel):
         Without the task's questions, which may take long to load, the part `task` is left out.
         """
         spec = self.spec
-        models = {
-            name: model.model_dump(mode="json", exclude=set(PATIENCE))
-            for name, model in spec.models.items()
-        }
+        models = {name: _identity(model) for name, model in spec.models.items()}
         scoring = getattr(self.task_options, "score", None)
         return {
             "search space": self.space.fingerprint(),
@@ -308,6 +351,14 @@ class LoadedStudy(BaseModel):
             "objectives": fingerprint_of([spec.objectives, sorted(spec.constraints.items())]),
             "load": fingerprint_of([spec.load.model_dump(exclude_defaults=True), spec.cache]),
         }
+
+
+def _identity(model: Served | Addressed) -> dict[str, Any]:
+    """What of a model must not change within a study: not how many servers it has, but how they are metered."""
+    content = model.model_dump(mode="json", exclude={*PATIENCE, "endpoints"})
+    if isinstance(model, Addressed) and model.endpoints:
+        content["meter"] = model.endpoints[0].metered_by
+    return content
 
 
 def _written(value: Knob) -> str:
@@ -349,7 +400,7 @@ def load_study(path: str | Path) -> LoadedStudy:
         spec=spec,
         space=space,
         task_options=options,
-        storage_url=_storage_url(source, spec),
+        storage_url=storage_url(source, spec.storage),
     )
     check_roles(space, space_path, study.models)
     if spec.sampler.name == "grid":
@@ -379,12 +430,13 @@ def _task_options(source: Source, spec: StudySpec) -> TaskOptions:
     return source.below("task", without="name").validate(model)
 
 
-def _storage_url(source: Source, spec: StudySpec) -> str:
+def storage_url(source: Source, storage: str) -> str:
+    """The database that the key `storage` of a file names, by an absolute path if it is one. Raises SpecError."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
-        url = make_url(spec.storage)
+        url = make_url(storage)
     except ArgumentError:
         raise source.error(
             ("storage",),
@@ -399,7 +451,7 @@ def _storage_url(source: Source, spec: StudySpec) -> str:
         )
     if url.get_backend_name() != "sqlite":
         _require_driver(source, url)
-        return spec.storage
+        return storage
     if not url.database or url.database == ":memory:":
         raise source.error(
             ("storage",), "a study must outlive its process", hint="sqlite:///tuner.db"

@@ -14,19 +14,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
-from typing import Literal
-from typing import Protocol
 
 import optuna
 
 from tuner.events import Report
-from tuner.events import Talk
 from tuner.executors import Executor
-from tuner.executors.fleet import Fleet
-from tuner.executors.fleet import Running
-from tuner.executors.fleet import open_fleet
-from tuner.executors.local import LocalExecutor
+from tuner.executors.fleet import Started
 from tuner.executors.replay import ReplayExecutor
+from tuner.executors.slots import Share
+from tuner.executors.slots import Slots
+from tuner.executors.table import open_executor
 from tuner.lease import Lease
 from tuner.measure.machine import machine
 from tuner.objectives import OBJECTIVES
@@ -40,8 +37,8 @@ from tuner.spec import fingerprint_of
 from tuner.store import Store
 from tuner.store.optuna_storage import PatientStorage
 from tuner.store.schema import open_optuna_storage
-from tuner.table import Table
 from tuner.tasks import Task
+from tuner.termination import Termination
 from tuner.trials import Trials
 from workflows.config import AgentConfig
 
@@ -63,6 +60,9 @@ def confirm_study(study: LoadedStudy, *, report: Report = lambda event: None) ->
     _conduct([(study, None)], report, whole=lambda search: search.confirm())
 
 
+Part = tuple[LoadedStudy, Sequence[AgentConfig] | None]
+"""A study, and the configs of it that are measured; None for a search."""
+
 Parts = Sequence[tuple[LoadedStudy, Sequence[AgentConfig]]]
 """Configs, and the study under whose name and load they are measured."""
 
@@ -83,33 +83,56 @@ def measure_configs(
     _conduct(parts, report, then)
 
 
+async def run_study_among(
+    study: LoadedStudy, slots: Slots, *, weight: float = 1.0, report: Report = lambda event: None
+) -> None:
+    """Run or resume a study beside others that share these slots, of which it is due so much; on the slots' event loop.
+
+    Cancelled, it leaves what `run_study` leaves when it is interrupted. Raises UserError as `run_study` does.
+    """
+    await _go_through([(study, None)], slots, Share(weight), report)
+
+
 def _conduct(
-    parts: Sequence[tuple[LoadedStudy, Sequence[AgentConfig] | None]],
+    parts: "Sequence[Part]",
     report: Report,
     then: Callable[[], Parts] = lambda: (),
     whole: "Whole" = lambda search: search.run(),
 ) -> None:
-    """The search of each study, or what else `whole` does, or these configs only, with everything that they need opened and closed."""
+    """The search of each study, or what else `whole` does, or these configs only, alone on this process's slots."""
+    with Termination(report) as termination:
+        asyncio.run(
+            _go_through(parts, Slots(), Share(), report, then, whole, termination=termination)
+        )
+
+
+async def _go_through(
+    parts: "Sequence[Part]",
+    slots: Slots,
+    share: Share,
+    report: Report,
+    then: Callable[[], Parts] = lambda: (),
+    whole: "Whole" = lambda search: search.run(),
+    *,
+    termination: "Termination | None" = None,
+) -> None:
+    """The same with everything that it needs opened and closed."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     main = parts[0][0]
-    task = main.load_task()
+    task = await asyncio.to_thread(main.load_task)
     with ExitStack() as stack:
         kept = [_Kept.open(study, task, stack) for study, _ in parts]
         sources = open_sources(main, stack)
-        if main.table_path is not None:
-            servers: _Servers = _Replayed(main, task)
-        else:
-            wanted = [config for each in kept for config in each.interrupted()]
-            wanted += [config for _, configs in parts for config in configs or ()]
+        known: list[Started] = []
 
-            def started(name: str, running: Running) -> None:
-                for each in kept:
-                    each.register_server(name, running)
+        def started(server: Started) -> None:
+            known.append(server)
+            for each in kept:
+                each.register_server(server)
 
-            first = [each.model for each in wanted]
-            fleet = open_fleet(main, stack, report=report, started=started, first=first)
-            servers = _Served(main, task, fleet)
-            report(Talk("warming up"))
+        executor = open_executor(
+            main, task, slots=slots, share=share, report=report, started=started
+        )
 
         def search(each: _Kept) -> Search:
             trials = Trials(
@@ -118,90 +141,36 @@ def _conduct(
                 each.optuna_study,
                 each.store,
                 owner=each.owner,
-                executor=servers.executor.under(each.study.spec.load),
+                executor=executor.under(each.study.spec.load),
                 report=report,
             )
             return Search(trials, sources)
 
         def search_more(study: LoadedStudy) -> Search:
             kept.append(_Kept.open(study, task, stack))
-            servers.register(kept[-1])
+            for server in known:
+                kept[-1].register_server(server)
             return search(kept[-1])
 
         for each in kept:
-            servers.register(each)
-        searches = [(search(each), configs) for each, (_, configs) in zip(kept, parts, strict=True)]
-
-        async def run() -> None:
-            nonlocal searches
-            try:
-                await servers.warm_up()
-                while searches:
-                    await _run_all(searches, servers.executor, whole)
-                    searches = [(search_more(study), configs) for study, configs in then()]
-            finally:
-                await servers.disconnect()
-
-        asyncio.run(run())
-
-
-class _Servers(Protocol):
-    """What answers a study's questions."""
-
-    @property
-    def executor(self) -> LocalExecutor | ReplayExecutor:
-        """Where evaluations run."""
-        ...
-
-    def register(self, kept: "_Kept") -> None:
-        """Keep with a study what answers it. Raises StoreError where that is another than before."""
-        ...
-
-    async def warm_up(self) -> None:
-        """Have everything ready, so that no trial pays for it."""
-        ...
-
-    async def disconnect(self) -> None:
-        """Close connections, on the loop that made them."""
-        ...
-
-
-class _Served:
-    """Servers that were started, or given the address of."""
-
-    def __init__(self, study: LoadedStudy, task: Task, fleet: Fleet) -> None:
-        self._fleet = fleet
-        self.warm_up = fleet.warm_up
-        self.disconnect = fleet.disconnect
-        spec = study.spec
-        self.executor = LocalExecutor(fleet=fleet, task=task, load=spec.load, cache=spec.cache)
-
-    def register(self, kept: "_Kept") -> None:
-        """Each server, once more where it was known."""
-        for name, running in self._fleet.running.items():
-            kept.register_server(name, running)
-
-
-class _Replayed:
-    """A recorded table."""
-
-    def __init__(self, study: LoadedStudy, task: Task) -> None:
-        assert study.table_path is not None
-        self.executor = ReplayExecutor(Table.read(study.table_path), study=study, task=task)
-
-    def register(self, kept: "_Kept") -> None:
-        """The table, in the place of servers."""
-        kept.store.register(
-            self.executor.fingerprint(),
-            spec=kept.study.spec.model_dump(mode="json"),
-            provenance=self.executor.provenance(),
-        )
-
-    async def warm_up(self) -> None:
-        """Nothing has to be started."""
-
-    async def disconnect(self) -> None:
-        """Nothing is connected."""
+            if isinstance(executor, ReplayExecutor):
+                each.register_table(executor)
+        if termination is not None:
+            termination.watch(executor)
+        slots.join(share)
+        try:
+            wanted = [config for each in kept for config in each.interrupted()]
+            wanted += [config for _, configs in parts for config in configs or ()]
+            await executor.open([config.model for config in wanted])
+            searches = [
+                (search(each), configs) for each, (_, configs) in zip(kept, parts, strict=True)
+            ]
+            while searches:
+                await _run_all(searches, executor, whole)
+                searches = [(search_more(study), configs) for study, configs in then()]
+        finally:
+            slots.leave(share)
+            await executor.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +196,20 @@ class _Kept:
         store.register(fingerprint, spec=spec, provenance=provenance)
         return cls(study, optuna_study, store, owner)
 
-    def register_server(self, name: str, running: Running) -> None:
+    def register_server(self, server: Started) -> None:
         """Keep what answers for a model. Raises StoreError where that is another than before."""
         self.store.register(
-            {f"server of {name}": fingerprint_of(running.endpoint.fingerprint())},
+            {f"server of {server.model}": fingerprint_of(server.fingerprint)},
             spec=self.study.spec.model_dump(mode="json"),
-            provenance={"models": {name: _provenance_of(running, self.study.spec.cache)}},
+            provenance={"models": {server.model: server.provenance}},
+        )
+
+    def register_table(self, executor: ReplayExecutor) -> None:
+        """Keep which table answers, in the place of servers."""
+        self.store.register(
+            executor.fingerprint(),
+            spec=self.study.spec.model_dump(mode="json"),
+            provenance=executor.provenance(),
         )
 
     def interrupted(self) -> list[AgentConfig]:
@@ -294,21 +271,4 @@ def _provenance() -> dict[str, Any]:
         },
         "python": platform.python_version(),
         "machine": machine(),
-    }
-
-
-def _provenance_of(running: Running, cache: Literal["isolated", "shared"]) -> dict[str, Any]:
-    endpoint, meter = running.endpoint, running.meter
-    return {
-        "settings": endpoint.settings.model_dump(mode="json"),
-        "serve": endpoint.serve,
-        "server": endpoint.fingerprint(),
-        "engine": endpoint.engine,
-        "cache": "shared" if cache == "shared" else endpoint.isolate("provenance").label,
-        "energy": {
-            "source": meter.source,
-            "scope": meter.scope,
-            "tick_s": meter.tick_s,
-            "gpus": len(meter.devices) or None,
-        },
     }

@@ -4,7 +4,6 @@ Apart from `search`, which decides which config gets how many questions: here is
 is kept of it before Optuna hears of it.
 """
 
-import time
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from tuner.evaluate import Enough
 from tuner.evaluate import Past
 from tuner.evaluate import never_enough
 from tuner.events import ExampleFinished
+from tuner.events import PassEnded
 from tuner.events import PassStarted
 from tuner.events import Report
 from tuner.events import Talk
@@ -97,6 +97,9 @@ class Trials:
         self.seen = Seen(store, task, list(dict.fromkeys([*study.measured(), COST])))
         self._owner = owner
         self._failures = 0
+        self._under_way: dict[int, _UnderWay] = {}
+        self._counted_s = executor.busy_s()
+        """What of the executor's time is accounted for."""
 
     def open(self, trial: optuna.Trial, *, replays: bool = True) -> Asked:
         """What a trial is to try, kept before anything is run; told at once where that was evaluated before and it `replays`."""
@@ -188,22 +191,37 @@ class Trials:
             # One count for all: extra questions of both splits lie together, and the window tells whose they are.
             window = max(self.store.next_window(asked.trial_id, p) for p in (*SPLITS, EDGE))
             past = self._past(asked, config) if split == "search" and repeat == 0 else NO_PAST
-            sitting = await self.executor.run(
-                config,
-                waiting,
-                record.keep,
-                window=window,
-                repeat=repeat,
-                past=past,
-                enough=enough,
-            )
-            self.store.save_pass(asked.trial_id, split, sitting)
-            if sitting.energy.warning is not None:
-                self.report(Talk(f"trial {asked.number}: energy: {sitting.energy.warning}"))
-            if sitting.load.get("client_limited"):
-                reason = sitting.load["reason"]
-                self.report(Talk(f"trial {asked.number}: the client was the limit: {reason}"))
+            self._under_way[asked.trial_id] = record.under_way = _UnderWay(config, len(waiting))
+            try:
+                sittings = await self.executor.run(
+                    config,
+                    waiting,
+                    record.keep,
+                    window=window,
+                    repeat=repeat,
+                    past=past,
+                    enough=enough,
+                )
+            finally:
+                del self._under_way[asked.trial_id]
+                self.report(PassEnded(asked.number, split))
+            for sitting in sittings:
+                self.store.save_pass(asked.trial_id, split, sitting)
+                if sitting.energy.warning is not None:
+                    self.report(Talk(f"trial {asked.number}: energy: {sitting.energy.warning}"))
+                if sitting.load.get("client_limited"):
+                    reason = sitting.load["reason"]
+                    self.report(Talk(f"trial {asked.number}: the client was the limit: {reason}"))
         return self.store.runs(asked.trial_id, split)
+
+    def under_way(self) -> list[tuple[AgentConfig, int]]:
+        """The configs that are answering, and how many questions each has before it."""
+        return [(each.config, each.left) for each in self._under_way.values() if each.left]
+
+    def lap_s(self) -> float:
+        """Seconds during which anything was under way since this was asked last: beside each other, they count once."""
+        before_s, self._counted_s = self._counted_s, self.executor.busy_s()
+        return self._counted_s - before_s
 
     def keep(self, trial_id: int, split: str, run: ExampleRun, *, search_s: float = 0.0) -> None:
         """Keep a finished run. Raises StoreError when this process no longer owns the study."""
@@ -328,29 +346,35 @@ class Trials:
         return changed
 
 
+@dataclass(slots=True)
+class _UnderWay:
+    """A pass while its questions are asked."""
+
+    config: AgentConfig
+    left: int
+    """Questions."""
+
+
 class _Recording:
-    """Keeps the runs of one pass as they finish, with the time that each took."""
+    """Keeps the runs of one pass as they finish, with the time that has passed meanwhile."""
 
     def __init__(self, trials: Trials, asked: Asked, config: AgentConfig, split: Split) -> None:
         self._trials = trials
         self._asked = asked
         self._split = split
         self._extras = trials.store.finished(asked.trial_id, EDGE)
-        self._is_replayed = trials.study.table_path is not None
-        self._last_s = time.perf_counter()
+        self.under_way = _UnderWay(config, 0)
 
     def keep(self, run: ExampleRun) -> None:
         """Keep one run, and report it."""
-        now_s = time.perf_counter()
-        # What is replayed takes the time that it took.
-        took_s = run.latency_s - run.reused.latency_s if self._is_replayed else now_s - self._last_s
-        self._last_s = now_s
+        took_s = self._trials.lap_s()
         if run.edge:
             run = _numbered(run, self._extras)
         place = EDGE if run.edge else self._split
         spent_s = took_s if self._split == "search" else 0.0
         self._trials.keep(self._asked.trial_id, place, run, search_s=spent_s)
         if not run.edge:
+            self.under_way.left -= 1
             self._trials.report(ExampleFinished(self._asked.number, run))
 
 

@@ -32,6 +32,7 @@ from tuner.errors import DataError
 from tuner.errors import ServingError
 from tuner.errors import SpecError
 from tuner.errors import UserError
+from tuner.executors.fleet import NOWHERE_ELSE
 from tuner.executors.fleet import Running
 from tuner.executors.local import LocalExecutor
 from tuner.load import Load
@@ -306,7 +307,9 @@ class _Deployed:
 
     running: Mapping[str, Running]
 
-    async def bring_up(self, names: Sequence[str]) -> dict[str, Running]:
+    async def bring_up(
+        self, names: Sequence[str], places: Mapping[str, int] = NOWHERE_ELSE
+    ) -> dict[str, Running]:
         """Those of these names."""
         return {name: self.running[name] for name in names}
 

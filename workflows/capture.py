@@ -22,6 +22,7 @@ from typing import Any
 
 from workflows.config import ModelSettings
 from workflows.errors import ModelError
+from workflows.llm import LONGEST_MESSAGE
 from workflows.llm import Prices
 from workflows.llm import import_litellm
 from workflows.llm import prices
@@ -29,6 +30,7 @@ from workflows.llm import read_tokens
 from workflows.llm import written_down
 from workflows.trace import Span
 from workflows.trace import Trace
+from workflows.trace import storable
 
 CANCELLED = "cancelled"
 LEFT = "not read to its end"
@@ -159,8 +161,8 @@ class _Try:
                 name=name,
                 start_s=self._start_s,
                 end_s=end_s,
-                input=self._input,
-                output="".join(_said(reply) for reply in self._replies),
+                input=storable(self._input),
+                output=storable("".join(_said(reply) for reply in self._replies)),
                 ttft_s=None if self._first_s is None else self._first_s - self._start_s,
                 tokens_in=tokens_in,
                 tokens_out=tokens_out,
@@ -178,7 +180,9 @@ class _Try:
         if isinstance(error, GeneratorExit):
             return LEFT
         text = str(error).partition("\n")[0].removeprefix("litellm.") or type(error).__name__
-        return text.replace(self._key, "…") if len(self._key) >= SHORTEST_SECRET else text
+        if len(self._key) >= SHORTEST_SECRET:
+            text = text.replace(self._key, "…")
+        return storable(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…")
 
 
 _trying: ContextVar[_Try | None] = ContextVar("trying", default=None)

@@ -17,6 +17,8 @@ from workflows.agent_pack import AgentPack
 from workflows.agent_pack import Document
 from workflows.agent_pack import Product
 from workflows.errors import ConfigError
+from workflows.yaml_data import read_text
+from workflows.yaml_data import read_yaml
 
 FORMAT_VERSION = 1
 
@@ -138,6 +140,9 @@ class AgentFile(BaseModel):
     provenance: dict[str, Any] = Field(default_factory=dict)
 
 
+_SHOWN = 200
+"""Characters of what was given."""
+
 _HOW = "write one with: tuner export STUDY --rule knee --out FILE"
 
 
@@ -186,7 +191,7 @@ def dump_agent_file(agent: AgentFile, path: Path, *, beside_as: str | None = Non
 def load_agent_file(path: Path) -> AgentFile:
     """Read what `dump_agent_file` wrote. Raises ConfigError naming file and key."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(read_text(path))
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be read: {error.strerror}",
@@ -199,7 +204,7 @@ def load_agent_file(path: Path) -> AgentFile:
         ) from None
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
-        given = "" if version is None else f" (given: {version!r})"
+        given = "" if version is None else f" (given: {repr(version)[:_SHOWN]})"
         raise ConfigError(
             f"{path}: format_version: not an exported agent of version {FORMAT_VERSION}{given}",
             hint=_HOW,
@@ -211,9 +216,9 @@ def load_agent_file(path: Path) -> AgentFile:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "missing":
             raise ConfigError(f"{path}: {where}: is missing, as in no exported agent", hint=_HOW) from None  # fmt: skip
-        raise ConfigError(
-            f"{path}: {where}: {first['msg']} (given: {first['input']!r})", hint=_HOW
-        ) from None
+        given = repr(first["input"])
+        shown = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}…"
+        raise ConfigError(f"{path}: {where}: {first['msg']} (given: {shown})", hint=_HOW) from None
     missing = [name for name in agent.config.models() if name not in agent.models]
     if missing:
         raise ConfigError(

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass
 from dataclasses import replace
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import Literal
 from typing import Protocol
@@ -30,6 +32,10 @@ from workflows.errors import ModelError
 from workflows.errors import ModelTimeout
 from workflows.trace import Span
 from workflows.trace import Trace
+from workflows.trace import storable
+
+if TYPE_CHECKING:
+    from workflows.wire import Bounded
 
 OnText = Callable[[str], None]
 """Hears of each piece of a reply as it comes."""
@@ -42,6 +48,10 @@ written_down: ContextVar[bool] = ContextVar("written_down", default=False)
 
 FIRST_RETRY_S = 0.5
 LONGEST_RETRY_S = 20.0
+"""Where the server does not say when to come again."""
+
+LONGEST_MESSAGE = 500
+"""Characters that are kept of what a server says of an error."""
 CONNECTIONS = 65536
 """At once, to all servers together: more than a process may have."""
 
@@ -121,7 +131,6 @@ class ChatClient:
         from tenacity import AsyncRetrying
         from tenacity import retry_if_exception
         from tenacity import stop_after_attempt
-        from tenacity import wait_random_exponential
 
         heard = False
 
@@ -133,10 +142,8 @@ class ChatClient:
 
         tries = AsyncRetrying(
             stop=stop_after_attempt(self._settings.max_retries + 1),
-            wait=wait_random_exponential(multiplier=FIRST_RETRY_S, max=LONGEST_RETRY_S),
-            retry=retry_if_exception(
-                lambda error: not heard and (_status(error) in _PASSING or _status(error) >= 500)
-            ),
+            wait=self._wait_s,
+            retry=retry_if_exception(lambda error: not heard and self._may_pass(error)),
             reraise=True,
         )
         try:
@@ -145,12 +152,44 @@ class ChatClient:
                     number = attempt.retry_state.attempt_number
                     return await self._try(request, trace, number, pass_on)
         except _failures() as error:
-            where = self._settings.api_base or "its provider's address"
-            message = f"{self._settings.model} at {where}: {self._describe(error)}"
-            if _status(error) == HTTPStatus.REQUEST_TIMEOUT:
-                raise ModelTimeout(message, hint="raise the model's timeout_s") from None
-            raise ModelError(message) from None
+            raise self._refusal(error) from None
         raise AssertionError("tenacity returns or raises")
+
+    def _may_pass(self, error: BaseException) -> bool:
+        """Whether another try may succeed, and can be made within the patience that the settings have for one."""
+        if _status(error) not in _PASSING and _status(error) < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return False
+        asked_s = _asked_to_wait_s(error)
+        return asked_s is None or asked_s <= self._settings.timeout_s
+
+    def _wait_s(self, state: Any) -> float:
+        """As long as the server asks to wait, else a random time that grows with each try."""
+        from tenacity import wait_random_exponential
+
+        asked_s = _asked_to_wait_s(state.outcome.exception())
+        if asked_s is not None:
+            return asked_s
+        usual = wait_random_exponential(multiplier=FIRST_RETRY_S, max=LONGEST_RETRY_S)
+        return usual(state)
+
+    def _refusal(self, error: BaseException) -> ModelError:
+        """What the caller hears of the last try's failure."""
+        model, api_base = self._settings.model, self._settings.api_base
+        message = f"{model} at {api_base or 'its provider’s address'}: {self._describe(error)}"
+        if _status(error) == HTTPStatus.REQUEST_TIMEOUT:
+            return ModelTimeout(message, hint="raise the model's timeout_s")
+        asked_s = _asked_to_wait_s(error)
+        if asked_s is not None and asked_s > self._settings.timeout_s:
+            message += (
+                f" (asks to wait {asked_s:.0f} s, and timeout_s is {self._settings.timeout_s:g})"
+            )
+            return ModelError(message, hint="come again later, or raise the model's timeout_s")
+        if _lacks_model(error):
+            message += " (the server has no such model: `model` is a provider's prefix and the server's name for it)"
+            return ModelError(
+                message, hint=f"GET {api_base or '…'}/models lists the server's names"
+            )
+        return ModelError(message)
 
     async def read(self, request: Request, reply: str, trace: Trace) -> None:
         """Have the server read a prompt that it replied to before, so that its cache has what it had then. Raises ModelError."""
@@ -184,24 +223,39 @@ class ChatClient:
         self._litellm.in_memory_llm_clients_cache.flush_cache()
 
     async def _try(self, request: Request, trace: Trace, attempt: int, pass_on: OnText) -> str:
+        from workflows.wire import bound
+        from workflows.wire import longest_text
+        from workflows.wire import too_long
+
         start_s = trace.now_s()
         ttft_s: float | None = None
         stream: Any = None
         chunks: list[Any] = []
         parts: list[str] = []
         failure: str | None = None
+        body: Bounded | None = None
+        room = longest_text(request.max_tokens)
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 stream = await self._open(request)
+                body = bound(stream, request.max_tokens)
                 async for chunk in stream:
                     chunks.append(chunk)
-                    text = _content(chunk)
+                    text = storable(_content(chunk))
                     if text:
                         if ttft_s is None:
                             ttft_s = trace.now_s() - start_s
+                        room -= len(text)
+                        if room < 0:
+                            raise too_long("more text than its tokens can be")
                         parts.append(text)
                         pass_on(text)
         except BaseException as error:  # whatever ended the try is written down, and goes on
+            if stream is not None and not isinstance(error, asyncio.CancelledError):
+                await _abandon(stream)
+            if body is not None and body.refused is not None:
+                failure = self._describe(body.refused)
+                raise body.refused from None
             failure = self._describe(error)
             raise
         finally:
@@ -231,6 +285,8 @@ class ChatClient:
         return "".join(parts)
 
     async def _open(self, request: Request) -> Any:
+        from workflows.wire import ASK_PLAIN
+
         settings = self._settings
         request = self._begin(request)
         arguments: dict[str, Any] = {
@@ -244,6 +300,8 @@ class ChatClient:
             arguments["stop"] = list(request.stop)
         if extra := {**self._constraints(request), **self._cache_salt}:
             arguments["extra_body"] = extra
+        if settings.api_base is not None:
+            arguments["extra_headers"] = dict(ASK_PLAIN)
         if settings.endpoint == "completion":
             provider, _, name = settings.model.partition("/")
             return await self._openai().completions.create(
@@ -257,7 +315,7 @@ class ChatClient:
                 messages=messages,
                 num_retries=0,
                 drop_params=True,  # seeds and the like, where a provider has none
-                **{**self.litellm_arguments(), **arguments},
+                **{**self.litellm_arguments(), **arguments, **self._own_client()},
             )
         finally:
             written_down.reset(token)
@@ -270,22 +328,58 @@ class ChatClient:
 
     def _openai(self) -> Any:
         # Not by litellm: it opens a connection for each completion, at 20 ms a call, and sends some
-        # names to the chat endpoint. One client for each event loop, to which connections are bound.
+        # names to the chat endpoint.
+        from httpx2 import Limits
+        from openai import DefaultAsyncHttpxClient
+
+        from workflows.wire import cut_error
+
+        kept = None if self._settings.reuse_connections else 0
+        return self._kept(
+            # Openai's own would close itself on whichever loop runs when it is collected.
+            lambda: DefaultAsyncHttpxClient(
+                limits=Limits(max_keepalive_connections=kept),
+                event_hooks={"response": [cut_error]},
+            )
+        )
+
+    def _own_client(self) -> dict[str, Any]:
+        """What litellm is to reach a server of one's own by: as it would, but that long errors are cut.
+
+        It searches the whole of an error for secrets, which takes 40 s for 10 MB, and nothing else goes on meanwhile.
+        """
+        from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+        from workflows.wire import cut_error
+
+        def connect() -> Any:
+            return AsyncHTTPHandler(
+                timeout=self._settings.timeout_s, event_hooks={"response": [cut_error]}
+            )
+
+        provider = self._settings.model.partition("/")[0]
+        if self._settings.api_base is None or provider not in ("hosted_vllm", "openai"):
+            return {}
+        if provider == "openai":
+            return {"client": self._kept(lambda: connect().client)}
+        return {"client": self._kept(connect, openai=False)}
+
+    def _kept(self, connect: Callable[[], Any], *, openai: bool = True) -> Any:
+        """The client of this event loop, to which connections are bound: made once."""
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            from httpx2 import Limits
-            from openai import AsyncOpenAI
-            from openai import DefaultAsyncHttpxClient
+            connections = connect()
+            if openai:
+                from openai import AsyncOpenAI
 
-            kept = None if self._settings.reuse_connections else 0
-            self._clients[loop] = AsyncOpenAI(
-                base_url=self._settings.api_base,
-                api_key=self._key,
-                timeout=self._settings.timeout_s,
-                max_retries=0,
-                # Openai's own would close itself on whichever loop runs when it is collected.
-                http_client=DefaultAsyncHttpxClient(limits=Limits(max_keepalive_connections=kept)),
-            )
+                connections = AsyncOpenAI(
+                    base_url=self._settings.api_base,
+                    api_key=self._key,
+                    timeout=self._settings.timeout_s,
+                    max_retries=0,
+                    http_client=connections,
+                )
+            self._clients[loop] = connections
         return self._clients[loop]
 
     def _constraints(self, request: Request) -> dict[str, Any]:
@@ -314,7 +408,9 @@ class ChatClient:
         if isinstance(error, asyncio.CancelledError):
             return "cancelled"
         text = str(error).partition("\n")[0].removeprefix("litellm.") or type(error).__name__
-        return text.replace(self._key, "…") if self._settings.api_key_env and self._key else text
+        if self._settings.api_key_env and self._key:
+            text = text.replace(self._key, "…")
+        return storable(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…")
 
 
 class ScriptedLLM:
@@ -347,9 +443,9 @@ class ScriptedLLM:
         try:
             if isinstance(reply, Exception):
                 await asyncio.sleep(self._delay_s)
-                failure = str(reply)
+                failure = storable(str(reply))
                 raise reply
-            whole = _cut(reply, request)
+            whole = _cut(storable(reply), request)
             pieces = [whole] if on_text is None else re.split(r"(?<=\s)", whole)
             for piece in pieces:
                 await asyncio.sleep(self._delay_s / len(pieces))
@@ -439,7 +535,10 @@ def _failures() -> tuple[type[Exception], ...]:
     from litellm.llms.base_llm.chat.transformation import BaseLLMException
     from openai import OpenAIError  # the base of all of litellm's public errors
 
+    from workflows.wire import ReplyError
+
     return (
+        ReplyError,
         TimeoutError,
         OpenAIError,
         BaseLLMException,
@@ -465,6 +564,32 @@ def _status(error: BaseException) -> int:
     if isinstance(error, OpenAIError) and not isinstance(error, APIConnectionError):
         return HTTPStatus.BAD_REQUEST  # refused before anything was sent
     return HTTPStatus.BAD_GATEWAY  # no connection, or a reply that broke off
+
+
+def _asked_to_wait_s(error: BaseException | None) -> float | None:
+    """Seconds that the server asks to wait before the next try; None where it does not."""
+    from workflows.wire import retry_after_s
+
+    # Of a refusal that litellm made another error of, the server's own headers stand beside it.
+    headers = getattr(error, "litellm_response_headers", None)
+    if headers is None:
+        headers = getattr(getattr(error, "response", None), "headers", None)
+    return retry_after_s(headers)
+
+
+def _lacks_model(error: BaseException) -> bool:
+    """Whether the server says that it knows no model of that name."""
+    if _status(error) not in (HTTPStatus.NOT_FOUND, HTTPStatus.BAD_REQUEST):
+        return False
+    text = str(error).lower()
+    return "model" in text and any(say in text for say in ("not exist", "not found", "unknown"))
+
+
+async def _abandon(stream: Any) -> None:
+    """Close a reply that is not read to its end, or the server would work on for nobody."""
+    close = getattr(stream, "aclose", None) or stream.close
+    with suppress(RuntimeError, *_failures()):  # what ended the reply is what counts
+        await close()
 
 
 def _read_key(settings: ModelSettings) -> str | None:

@@ -25,6 +25,7 @@ from workflows.tools import Toolbox
 from workflows.tools import call_tool
 from workflows.trace import Span
 from workflows.trace import Trace
+from workflows.trace import storable
 
 Oracle = Callable[[str], Awaitable[float]]
 """An answer to its score, by the right answer; only whoever has the right answer can give one."""
@@ -174,6 +175,7 @@ class Session:
             if left is not None:
                 self._checkpoints.append(left)
                 return
+        answer = None if answer is None else storable(answer)
         reached = Checkpoint(budget, answer, len(self.trace.spans), self.trace.now_s())
         self._checkpoints.append(reached)
         if self._on_progress is not None:
@@ -184,5 +186,5 @@ class Session:
         if self._recall is not None:
             self._recall.go_on()
         return Outcome(
-            answer, self.trace.now_s(), tuple(self._checkpoints), tuple(self.trace.spans)
+            storable(answer), self.trace.now_s(), tuple(self._checkpoints), tuple(self.trace.spans)
         )

@@ -1,10 +1,21 @@
 """Timed spans of one agent run; written by `llm` and `tools`, never by a workflow, so that no method can misreport its cost."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field
 from typing import Literal
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """A text that every database and file takes: what is no character of one, U+0000 and halves of surrogate pairs, as U+FFFD.
+
+    What models, tools and servers say passes here before it is kept, or stands in a prompt.
+    """
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from contextlib import closing
 from itertools import pairwise
@@ -220,8 +221,9 @@ def test_the_wall_clock_ends_a_search(make_study: MakeStudy) -> None:
 def test_failed_examples_count_and_too_many_fail_the_trial(
     make_study: MakeStudy, serve: Callable[..., Any]
 ) -> None:
-    faults = ["400"] * 2  # the warm-up call has the first
-    with serve("--script", "200", *faults) as address:
+    # The warm-up call has the first; after each failure the server is asked something short, and is well.
+    faults = ["400", "200"]
+    with serve("--script", "200", *faults * 2) as address:
         study = make_study(trials=1, server=address)
         run_study(study)
     state, _, values, _, _ = contents(study)[0]
@@ -234,7 +236,7 @@ def test_failed_examples_count_and_too_many_fail_the_trial(
     assert values["accuracy"] == np.mean([run.score for run in runs])
     assert len(runs) == 10
 
-    with serve("--script", "200", *["400"] * 400) as address:
+    with serve("--script", "200", *faults * 200) as address:
         study = make_study(folder="bad", server=address)
         with pytest.raises(UserError, match="3 trials in a row failed"):
             run_study(study)
@@ -242,28 +244,56 @@ def test_failed_examples_count_and_too_many_fail_the_trial(
     assert all("examples failed" in trial.user_attrs["failure"] for trial in optuna_trials(study))
 
 
-def test_a_server_that_goes_away_ends_the_run_and_spoils_no_trial(
+def test_a_server_that_goes_away_is_waited_for_and_spoils_no_trial(
     make_study: MakeStudy, serve: Callable[..., Any]
 ) -> None:
-    with ExitStack() as server:
-        address = server.enter_context(serve())
+    with ExitStack() as servers:
+        first = servers.enter_context(ExitStack())
+        address = first.enter_context(serve())
+        port = address.rpartition(":")[2].removesuffix("/v1")
         study = make_study(server=address)
-        finished = 0
+        finished, said = 0, []
 
-        def stop_server(event: object) -> None:
+        def stop_and_start_server(event: object) -> None:
             nonlocal finished
             finished += isinstance(event, ExampleFinished)
             if finished == 13:
-                server.close()
+                first.close()
+            if isinstance(event, Talk) and "the study waits" in event.text:
+                said.append(event.text)
+                servers.enter_context(serve("--port", port))
+            if isinstance(event, Talk) and "answers again" in event.text:
+                said.append(event.text)
 
-        where = re.escape(address)
-        with pytest.raises(ServingError, match=where):
-            run_study(study, report=stop_server)
-        with pytest.raises(ServingError, match=where):
-            run_study(study)
+        began_s = time.perf_counter()
+        run_study(study, report=stop_and_start_server)
+        took_s = time.perf_counter() - began_s
+    assert len(said) == 2
+    assert address in said[0]
+    assert "waiting costs nothing of its budget" in said[0]
+    assert re.search(rf"{re.escape(address)} answers again, after \d+ s", said[1])
     kept = contents(study)
-    assert sum(len(trial[4]) for trial in own(study).values()) == 13
-    assert {trial[0] for trial in kept.values()} == {"complete", "running"}
+    assert {trial[0] for trial in kept.values()} == {"complete"}
+    store = Store.open(study.storage_url, study.spec.name)
+    row = store.row()
+    assert row is not None
+    assert row.search_s < took_s - 1  # the second that it waited at least
+    for trial in store.trials():
+        for split in ("search", "holdout"):
+            runs = store.runs(trial.trial_id, split)
+            assert [run.error for run in runs] == [None] * len(runs)
+            assert max(Counter(run.example_id for run in runs).values(), default=1) == 1
+    store.close()
+
+
+def test_a_server_that_is_not_there_ends_the_run_before_a_trial(
+    make_study: MakeStudy, serve: Callable[..., Any]
+) -> None:
+    with serve() as address:
+        study = make_study(server=address)
+    with pytest.raises(ServingError, match=re.escape(address)):
+        run_study(study)
+    assert contents(study) == {}
 
 
 def test_token_counts_that_are_missing_fail_a_trial_for_that_reason(
@@ -282,8 +312,9 @@ def test_a_second_run_of_the_same_study_is_refused_while_the_first_lives(
 
     def run_again(event: object) -> None:
         if isinstance(event, ExampleFinished):
-            with pytest.raises(StoreError, match=f"being run by process {os.getpid()}"):
-                run_study(study)
+            refused = f"being run by process {os.getpid()}"
+            with ThreadPoolExecutor(1) as pool, pytest.raises(StoreError, match=refused):
+                pool.submit(run_study, study).result()
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -594,25 +625,30 @@ def test_a_first_server_that_does_not_start_ends_the_run_before_a_trial(
     assert contents(study) == {}
 
 
-def test_a_server_that_crashes_in_mid_run_spoils_no_trial(
+def test_a_server_of_ours_that_crashes_is_started_again_and_spoils_no_trial(
     make_served: MakeServed, stand_in: Any
 ) -> None:
     study = make_served(trials=8)
-    finished = 0
+    finished, said = 0, []
 
     def kill(event: object) -> None:
         nonlocal finished
         finished += isinstance(event, ExampleFinished)
-        if finished == 6:
+        if finished == 6 and isinstance(event, ExampleFinished):
             os.kill(stand_in.starts()[-1]["pid"], signal.SIGKILL)
+        if isinstance(event, Talk):
+            said.append(event.text)
 
-    with pytest.raises(
-        ServingError, match=r"the vllm server (has stopped \(signal 9\)|does not answer)"
-    ):
-        run_study(study, report=kill)
-    assert sum(len(trial[4]) for trial in contents(study).values()) == 6
-    run_study(study)
-    assert {trial[0] for trial in contents(study).values()} == {"complete"}
+    run_study(study, report=kill)
+    again = [text for text in said if "started again" in text]
+    assert (
+        len(again) == 1 or len(again) == 2
+    )  # noticed while it was asked, or before the next trial, or both
+    assert re.search(r"the vllm server (has stopped \(signal 9\)|does not answer)", again[0])
+    kept = contents(study)
+    assert {trial[0] for trial in kept.values()} == {"complete"}
+    for trial in kept.values():
+        assert max(Counter(e[:2] for e in trial[4]).values(), default=1) == 1
 
 
 def test_when_the_time_is_up_what_was_asked_for_is_left_out(make_served: MakeServed) -> None:

@@ -107,10 +107,13 @@ def _rows(path: Path | None, query: str, **values: Any) -> list[Any]:
 
     import yaml
 
+    from workflows.yaml_data import read_text
+    from workflows.yaml_data import read_yaml
+
     if path is None:
         return []
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = read_yaml(read_text(Path(path)))
         name, storage = content["name"], content.get("storage", "sqlite:///tuner.db")
         if not storage.startswith("sqlite"):
             return _rows_of_server(storage, query, study=name, **values)

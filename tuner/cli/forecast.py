@@ -108,9 +108,11 @@ def _refuse_study(path: Path) -> None:
     import yaml
 
     from tuner.errors import UserError
+    from workflows.yaml_data import read_text
+    from workflows.yaml_data import read_yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(read_text(path))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return  # whoever reads it as an exported file says what is wrong
     if isinstance(content, dict) and "search_space" in content:

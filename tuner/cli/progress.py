@@ -16,6 +16,7 @@ from tuner.cli.output import quantity
 from tuner.cli.output import summary
 from tuner.cli.output import talk
 from tuner.results import LEFT_OUT
+from tuner.samplers import POOLED
 
 if TYPE_CHECKING:
     from tuner.spec import LoadedStudy
@@ -46,14 +47,18 @@ def open_progress(study: "LoadedStudy") -> "Iterator[Callable[[events.Event], No
 
 
 @dataclass(slots=True)
+class _Pass:
+    started: events.PassStarted
+    done: int
+    right: float = 0.0
+
+
+@dataclass(slots=True)
 class _Lines:
     """One line an event that matters, for pipes and logs."""
 
     study: "LoadedStudy"
-    _pass: Any = None
-    _done: int = 0
-    _right: float = 0.0
-    _in_blocks: bool = False
+    _passes: dict[int, "_Pass"] = field(default_factory=dict)
     _started_s: float = field(default_factory=time.perf_counter)
 
     def __call__(self, event: events.Event) -> None:
@@ -61,27 +66,32 @@ class _Lines:
             case events.Talk(text):
                 self._say(text)
             case events.PassStarted():
-                self._pass, self._done, self._right = event, event.finished, 0.0
+                self._passes[event.trial] = _Pass(event, event.finished)
                 if event.split == "search" and event.finished:
                     self._say(f"trial {event.trial} goes on after {event.finished} examples")
-            case events.ExampleFinished(run=run):
-                self._done += 1
-                self._right += run.score
-                if self._pass.split == "holdout" and self._done == self._pass.examples:
-                    config = summary(self.study, self._pass.config)
-                    self._say(f"holdout, trial {event.trial}: {config}: {self._done} questions")
-            case events.FrontExpected():
-                self._in_blocks = True
-                config = summary(self.study, self._pass.config)
-                self._say(
-                    f"trial {self._pass.trial}: {config}: {self._done} questions, {self._right:.0f} right"
-                )
+            case events.ExampleFinished(trial, run):
+                self._passes[trial].done += 1
+                self._passes[trial].right += run.score
+            case events.PassEnded(trial):
+                self._tell(self._passes[trial])
             case events.TrialEnded():
                 # In blocks, what was stopped has been told of by the block.
                 if event.stopped is None or not self._in_blocks:
                     self._say(_ended(self.study, event))
             case events.StudyEnded(reason):
                 self._say(f"search ended: {reason}")
+
+    @property
+    def _in_blocks(self) -> bool:
+        return self.study.spec.sampler.name == POOLED
+
+    def _tell(self, each: "_Pass") -> None:
+        """What a pass came to, where no end of a trial tells it."""
+        what = f"trial {each.started.trial}: {summary(self.study, each.started.config)}"
+        if each.started.split == "holdout" and each.done == each.started.examples:
+            self._say(f"holdout, {what}: {each.done} questions")
+        elif each.started.split == "search" and self._in_blocks:
+            self._say(f"{what}: {each.done} questions, {each.right:.0f} right")
 
     def _say(self, text: str) -> None:
         talk(f"[{time.perf_counter() - self._started_s:6.1f} s] {text}")

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 from typing import Annotated
-from typing import Any
 
 import typer
 
@@ -50,35 +49,16 @@ def run(
 def _run_for_programs(study: "LoadedStudy") -> None:
     from contextlib import closing
 
-    from tuner.cli.front import front_content
-    from tuner.cli.stream import Stream
+    from tuner.cli.stream import Printer
+    from tuner.content import front_content
+    from tuner.content import recommended
     from tuner.results import open_results
     from tuner.study import run_study
 
-    stream = Stream(study)
-    run_study(study, report=stream)
+    printer = Printer(study)
+    run_study(study, report=printer)
     from tuner.dashboard import refresh_notes
 
     with closing(open_results(study)) as store:
         refresh_notes(study, store)
-        stream.write("result", front=front_content(study, store), recommended=_recommended(study))
-
-
-def _recommended(study: "LoadedStudy") -> dict[str, Any] | None:
-    """What `tuner export --rule knee` would write; None where no point can be recommended."""
-    from tuner.errors import UserError
-    from tuner.results import Front
-    from tuner.rules import Rule
-    from tuner.rules import recommend
-
-    try:
-        choice = recommend(Front.read(study, deployable=True), Rule.parse("knee"))
-    except UserError:  # no trial is complete and within the constraints
-        return None
-    trial = choice.point.trial
-    return {
-        "rule": "knee",
-        "trial": trial.number,
-        "config": None if trial.config is None else trial.config.model_dump(),
-        "why": choice.why,
-    }
+        printer.write("result", front=front_content(study, store), recommended=recommended(study))

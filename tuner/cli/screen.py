@@ -52,6 +52,9 @@ ROOMY = 20
 LABELS = {"s": "time", "Wh": "energy", "$": "money", "GPU-hours": "GPUs"}
 """What budgets are of, by units that do not say so."""
 
+SHOWN_UNDER_WAY = 8
+"""Trials under way that have a line of their own, at most."""
+
 BAR = 24
 """Characters of a bar at most."""
 
@@ -66,6 +69,18 @@ class _Row:
     values: Mapping[str, float]
 
 
+@dataclass(slots=True)
+class _Pass:
+    """A config while it is asked, and after that until another is."""
+
+    started: events.PassStarted
+    done: int
+    right: float = 0.0
+    wrong: int = 0
+    """Questions that failed."""
+    is_over: bool = False
+
+
 class Screen:
     """What is known of a study while it runs, drawn anew whenever rich asks for it."""
 
@@ -76,11 +91,8 @@ class Screen:
         self._note = ""
         self.said: list[str] = []
         """What is worth reading once the screen is gone."""
-        self._pass: events.PassStarted | None = None
-        self._done = 0
-        self._right = 0.0
-        self._wrong = 0
-        """Questions of the pass that failed."""
+        self._passes: dict[int, _Pass] = {}
+        """By trial; the last one stays until another begins."""
         self._known: dict[int, _Row] = {}
         """Whole trials within the constraints, by number."""
         self._failures: list[str] = []
@@ -100,19 +112,22 @@ class Screen:
         """Take note of an event."""
         match event:
             case events.Talk(text):
-                if self._pass is None:
+                if not self._passes:
                     self._state = text
                 else:
                     self._note = text
                     self.said.append(text)
             case events.PassStarted():
-                self._pass, self._done, self._right, self._wrong = event, event.finished, 0.0, 0
+                self._passes = {n: each for n, each in self._passes.items() if not each.is_over}
+                self._passes[event.trial] = _Pass(event, event.finished)
                 self._state = "searching" if event.split == "search" else "confirming"
                 self._look()
-            case events.ExampleFinished(run=run):
-                self._done += 1
-                self._right += run.score
-                self._wrong += run.error is not None
+            case events.ExampleFinished(trial, run):
+                self._passes[trial].done += 1
+                self._passes[trial].right += run.score
+                self._passes[trial].wrong += run.error is not None
+            case events.PassEnded(trial):
+                self._passes[trial].is_over = True
             case events.FrontExpected(configs):
                 self._is_expected = True
                 self._settle(
@@ -193,7 +208,7 @@ class Screen:
         gap = [Text()] if roomy else []
         head = [self._headline(width)]
         budgets = self._budgets(width) if roomy else self._budgets_in_a_line(width)
-        under_way = self._under_way(width)
+        under_way = self._under_way(width, SHOWN_UNDER_WAY if roomy else 2)
         advice = self._advice(width, 3 if roomy else 1)
         trouble = self._trouble(width)
         fixed = [*head, *budgets, *gap, *under_way, *gap, *advice, *trouble]
@@ -260,19 +275,34 @@ class Screen:
         text.truncate(width, overflow="ellipsis")
         return [text]
 
-    def _under_way(self, width: int) -> "list[Text]":
-        """The trial under way, and how far it is."""
+    def _under_way(self, width: int, most: int) -> "list[Text]":
+        """The trials under way, and how far each is: two lines for one, else as many as there may be, a line each."""
         from rich.text import Text
 
-        if self._pass is None:
-            return []
-        what = "holdout, trial" if self._pass.split == "holdout" else "trial"
-        label = Text(f"{what} {self._pass.trial}: {summary(self._study, self._pass.config)}")
-        label.truncate(width, overflow="ellipsis")
-        count = f"{self._done} of {self._pass.examples} questions, {self._right:.0f} right"
-        if self._wrong:
-            count += f", {self._wrong} failed"
-        line = _bar(self._done / max(1, self._pass.examples), min(BAR, max(0, width - 40)))
+        passes = [each for each in self._passes.values() if not each.is_over]
+        if len(passes) < 2:
+            passes = passes or list(self._passes.values())[-1:]
+            return [line for each in passes for line in self._whole(each, width)]
+        lines = []
+        for each in passes[: most if len(passes) <= most else most - 1]:
+            count = f"{each.done:{len(str(each.started.examples))}} of {each.started.examples}  "
+            line = _bar(each.done / max(1, each.started.examples), BAR // 3)
+            line.append(f"  {count}{self._named(each)}")
+            line.truncate(width, overflow="ellipsis")
+            lines.append(line)
+        hidden = len(passes) - len(lines)
+        return lines + ([Text(f"and {hidden} more under way", style="dim")] if hidden else [])
+
+    def _named(self, each: "_Pass") -> str:
+        what = "holdout, trial" if each.started.split == "holdout" else "trial"
+        return f"{what} {each.started.trial}: {summary(self._study, each.started.config)}"
+
+    def _whole(self, each: "_Pass", width: int) -> "list[Text]":
+        label = _cut(self._named(each), width, "")
+        count = f"{each.done} of {each.started.examples} questions, {each.right:.0f} right"
+        if each.wrong:
+            count += f", {each.wrong} failed"
+        line = _bar(each.done / max(1, each.started.examples), min(BAR, max(0, width - 40)))
         line.append(f"{'  ' if len(line) else ''}{count}")
         line.truncate(width, overflow="ellipsis")
         return [label, line]
@@ -281,7 +311,7 @@ class Screen:
         """What is recommended so far."""
 
         if self._choice is None:
-            return [_cut("no trial is complete yet", width, "dim")] if self._pass else []
+            return [_cut("no trial is complete yet", width, "dim")] if self._passes else []
         row, why = self._choice
         place = "" if self._is_expected else f"trial {row.mark}, "
         first = f"{RULE} so far: {place}{row.label}"

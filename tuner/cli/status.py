@@ -10,8 +10,6 @@ from tuner.cli.arguments import StudyPath
 
 if TYPE_CHECKING:
     from tuner.records import TrialRecord
-    from tuner.spec import LoadedStudy
-    from tuner.store import Store
 
 
 def status(study: StudyPath, as_json: AsJson = False) -> None:
@@ -20,6 +18,7 @@ def status(study: StudyPath, as_json: AsJson = False) -> None:
 
     from tuner.cli.output import print_json
     from tuner.cli.output import print_table
+    from tuner.content import budget_content
     from tuner.results import open_results
     from tuner.spec import load_study
 
@@ -29,7 +28,7 @@ def status(study: StudyPath, as_json: AsJson = False) -> None:
         content = {
             "study": loaded.spec.name,
             **_trials(trials),
-            "budget": _budget(loaded, store, trials),
+            "budget": budget_content(loaded, store, trials),
             "owner": row.owner if row else None,
             "failures": {
                 str(trial.number): trial.failure for trial in trials if trial.failure is not None
@@ -61,32 +60,6 @@ def _trials(trials: "Sequence[TrialRecord]") -> dict[str, Any]:
         "reused": sum(trial.reused_from is not None for trial in trials),
         "stopped": sum(trial.stopped is not None for trial in trials),
     }
-
-
-def _budget(
-    study: "LoadedStudy", store: "Store", trials: "Sequence[TrialRecord]"
-) -> dict[str, dict[str, float | int | None]]:
-    """What is spent of each limit; of what is paid for, also the part of the holdout pass, and how many runs it is not known of."""
-    from tuner.budget import spent
-    from tuner.results import counted
-    from tuner.samplers import POOLED
-
-    budget, row = study.spec.budget, store.row()
-    content: dict[str, dict[str, float | int | None]] = {
-        "trials": {"spent": len(counted(trials)), "limit": budget.trials},
-        "wall_clock_s": {"spent": row.search_s if row else 0.0, "limit": budget.wall_clock},
-    }
-    if study.spec.sampler.name == POOLED:
-        questions = budget.trials * study.task_options.examples
-        content["questions"] = {"spent": store.asked_count("search"), "limit": questions}
-    for name, of in spent(store).items():
-        content[name] = {
-            "spent": of.total,
-            "limit": getattr(budget, name),
-            "holdout": of.holdout,
-            "unknown_runs": of.unknown,
-        }
-    return content
 
 
 def _rows(content: dict[str, Any]) -> list[list[str]]:

@@ -41,7 +41,7 @@ def _print(study: "LoadedStudy", found: "Validation") -> None:
 
 
 def _content(study: "LoadedStudy", found: "Validation") -> dict[str, Any]:
-    from tuner.cli.front import point_content
+    from tuner.content import point_content
 
     return {
         "study": study.spec.name,

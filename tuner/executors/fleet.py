@@ -10,10 +10,11 @@ from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+from typing import Literal
 from typing import Self
 
 from tuner.errors import ServingError
@@ -29,7 +30,6 @@ from tuner.serving import Endpoint
 from tuner.serving import Served
 from tuner.serving import launch
 from tuner.serving import model_name
-from tuner.serving import start
 from tuner.spec import LoadedStudy
 from workflows.errors import ModelError
 from workflows.llm import ChatClient
@@ -45,6 +45,9 @@ _LIMITS_NEED = {
 }
 """What must be there for a limit of the budget to be kept."""
 
+NOWHERE_ELSE: Mapping[str, int] = {}
+"""Every model at its first address."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -55,8 +58,24 @@ class Running:
     client: ChatClient
 
 
-Started = Callable[[str, Running], None]
-"""Hears of each variant that has come up, before it answers its first question."""
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What is kept of a server with the study: plain data, as it may have come up on another machine."""
+
+    model: str
+    """As configs have it."""
+    place: int
+    """Which of the model's addresses."""
+    fingerprint: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    devices: tuple[str, ...]
+    """UUIDs of the GPUs that its meter counts."""
+    start_s: float
+    """How long it took until the server answered."""
+
+
+OnStarted = Callable[[Started], None]
+"""Hears of each server that has come up, before it answers its first question."""
 
 
 class Fleet:
@@ -67,51 +86,60 @@ class Fleet:
         study: LoadedStudy,
         *,
         report: Report = lambda event: None,
-        started: Started = lambda name, running: None,
+        started: OnStarted = lambda started: None,
     ) -> None:
         self._study = study
         self._variants = study.variants
         self._base = study.path.parent
         self._report = report
         self._started = started
-        self._running: dict[str, Running] = {}
+        self._running: dict[tuple[str, int], Running] = {}
         self._failed: dict[str, str] = {}
-        self.starts_s: list[float] = []
-        """How long each start took, until its server answered."""
+        self._came_up: set[str] = set()
+        for name, spec in study.spec.models.items():
+            _require_meter(study, name, spec)  # before minutes are spent on its server
 
     @property
     def running(self) -> Mapping[str, Running]:
-        """What can be called now, by the names that configs have for it."""
-        return self._running
+        """What can be called now, by the names that configs have for it: of a model at several addresses one."""
+        found: dict[str, Running] = {}
+        for (name, _), running in sorted(self._running.items(), key=lambda item: item[0][1]):
+            found.setdefault(name, running)
+        return {name: found[name] for name in self._variants if name in found}
 
-    def open(self, first: Collection[str] = ()) -> None:
-        """Start every model: one with serving knobs as the variant among `first`, or else as the file's first values say.
+    async def open(self, first: Collection[str] = ()) -> None:
+        """Start or find every model: one with serving knobs as the variant among `first`, or else as the file's first values say.
 
-        Raises UserError when a server does not come up, or a meter does not work.
+        Of a model at several addresses, one that answers will do. Raises UserError when a server does not come up, a
+        meter does not work, or an objective has nothing to be measured with.
         """
         for model in self._study.models:
             variants = [name for name in self._variants if model_name(name) == model]
             name = next((name for name in variants if name in first), variants[0])
-            began_s = time.monotonic()
-            endpoint = start(name, self._variants[name], base=self._base, say=self._say)
-            self._enlist(name, endpoint, time.monotonic() - began_s)
+            await self._open(name)
+            running = self.running[name]
+            if self._study.spec.cache == "isolated":
+                _report_isolation(model, running.endpoint, self._report)
 
-    async def warm_up(self) -> None:
-        """One short call to each model, so that no trial pays for first connections. Raises ServingError."""
-        for name in self._running:
-            await self._warm_up(name)
+    async def bring_up(
+        self, names: Sequence[str], places: Mapping[str, int] = NOWHERE_ELSE
+    ) -> dict[str, Running]:
+        """What serves these variants, each at its place, stopped and started as need be; a server of ours that died is started again.
 
-    async def bring_up(self, names: Sequence[str]) -> dict[str, Running]:
-        """What serves these variants, stopped and started as need be.
-
-        Raises VariantError for one whose server does not come up; it is not tried again.
+        Raises VariantError for one whose server does not come up, which is not tried again, and ServingError where
+        nothing answers at an address.
         """
+        found = {}
         for name in names:
+            place = places.get(name, 0)
             if name in self._failed:
                 raise VariantError(self._failed[name])
-            if name not in self._running:
-                await self._switch(name)
-        return {name: self._running[name] for name in names}
+            if (name, place) in self._running and await self._has_died(name, place):
+                await self._end(name, place)
+            if (name, place) not in self._running:
+                await self._switch(name, place)
+            found[name] = self._running[name, place]
+        return found
 
     async def disconnect(self) -> None:
         """Close the connections to the servers; on the loop that made them."""
@@ -138,77 +166,115 @@ class Fleet:
     def _say(self, text: str) -> None:
         self._report(Talk(text))
 
-    async def _switch(self, name: str) -> None:
-        """Stop the variant in whose place this one comes, and start this one."""
-        for other in [other for other in self._running if model_name(other) == model_name(name)]:
-            self._say(f"stopping {other}")
+    async def _open(self, name: str) -> None:
+        failures: list[ServingError] = []
+        for place in range(self._places(name)):
             try:
-                await self._running[other].client.close()
-            finally:
-                self._running.pop(other).endpoint.close()
-        began_s = time.monotonic()
+                await self._enlist(name, place)
+            except ServingError as error:
+                if self._places(name) == 1:
+                    raise
+                failures.append(error)
+                self._say(str(error))
+        if len(failures) == self._places(name):
+            raise failures[0]
+
+    def _spec(self, name: str, place: int) -> Served | Addressed:
+        spec = self._variants[name]
+        return spec.places()[place] if isinstance(spec, Addressed) else spec
+
+    def _places(self, name: str) -> int:
+        spec = self._variants[name]
+        return len(spec.places()) if isinstance(spec, Addressed) else 1
+
+    async def _has_died(self, name: str, place: int) -> bool:
+        """Whether a server of ours has ended; one of somebody else's comes and goes without us."""
+        endpoint = self._running[name, place].endpoint
+        if endpoint.pid is None:
+            return False
         try:
-            endpoint = await self._begin(name)
+            await asyncio.to_thread(endpoint.check)
         except ServingError as error:
+            self._say(f"{error}; it is started again")
+            return True
+        return False
+
+    async def _end(self, name: str, place: int) -> None:
+        running = self._running.pop((name, place))
+        try:
+            await running.client.close()
+        finally:
+            running.endpoint.close()
+
+    async def _switch(self, name: str, place: int) -> None:
+        """Stop the variant in whose place this one comes, and start this one."""
+        others = [other for other, _ in self._running if model_name(other) == model_name(name)]
+        for other in others:
+            if other != name:
+                self._say(f"stopping {other}")
+                await self._end(other, 0)
+        try:
+            await self._enlist(name, place)
+        except ServingError as error:
+            if isinstance(self._variants[name], Addressed) or name in self._came_up:
+                raise
             self._failed[name] = f"the server of {name} does not start, as an earlier trial found"
             raise VariantError(f"the server of {name} does not start: {error}") from None
-        self._enlist(name, endpoint, time.monotonic() - began_s)
-        await self._warm_up(name)
 
-    async def _begin(self, name: str) -> Endpoint:
-        endpoint = launch(name, self._variants[name], base=self._base, say=self._say)
+    async def _enlist(self, name: str, place: int) -> None:
+        """Start or find a server, and make sure that it answers and is measured."""
+        spec, began_s = self._spec(name, place), time.monotonic()
+        endpoint = launch(name, spec, base=self._base, say=self._say)
         try:
             # In a thread: Ctrl-C is heard meanwhile, and then ends the server, which ends the thread.
             await asyncio.to_thread(endpoint.wait)
+            start_s = time.monotonic() - began_s
+            running = Running(
+                endpoint, _meter(spec, endpoint, self._base), ChatClient(endpoint.settings)
+            )
+            _require_prices(self._study, endpoint)
+            _require_gpus(self._study, name, running.meter)
+            self._started(self._told(name, place, running, start_s))
+            await self._warm_up(name, running)
         except BaseException:
             endpoint.close()
             raise
-        return endpoint
+        self._running[name, place] = running
+        self._came_up.add(name)
 
-    def _enlist(self, name: str, endpoint: Endpoint, start_s: float) -> None:
-        self.starts_s.append(start_s)
-        try:
-            meter = _meter(self._variants[name], endpoint, self._base)
-            running = Running(endpoint, meter, ChatClient(endpoint.settings))
-        except BaseException:
-            endpoint.close()
-            raise
-        self._running[name] = running
-        self._started(name, running)
+    def _told(self, name: str, place: int, running: Running, start_s: float) -> Started:
+        fingerprint = dict(running.endpoint.fingerprint())
+        if self._places(name) > 1:
+            fingerprint["api_base"] = None  # servers that answer alike are one model
+        provenance = _provenance_of(running, self._study.spec.cache)
+        return Started(name, place, fingerprint, provenance, running.meter.devices, start_s)
 
-    async def _warm_up(self, name: str) -> None:
+    async def _warm_up(self, name: str, running: Running) -> None:
+        """One short call, so that no trial pays for first connections."""
         request, trace = Request(prompt="Hello", max_tokens=1), Trace()
         try:
-            await self._running[name].client.complete(request, trace)
+            await running.client.complete(request, trace)
         except ModelError as error:
             hint = error.hint or "is the server healthy, and is this what it calls the model?"
             raise ServingError(f"model {name}: {error}", hint=hint) from None
         _require_token_counts(self._study, name, trace.spans[-1])
 
 
-def open_fleet(
-    study: LoadedStudy,
-    stack: ExitStack,
-    *,
-    report: Report = lambda event: None,
-    started: Started = lambda name, running: None,
-    first: Collection[str] = (),
-) -> Fleet:
-    """Every model started, stopped with the stack; one that has serving knobs as the variant among `first`, if any.
-
-    Raises UserError when a server does not come up, a meter does not work, or an objective has
-    nothing to be measured with.
-    """
-    for name, spec in study.spec.models.items():
-        _require_meter(study, name, spec)  # before minutes are spent on its server
-    fleet = stack.enter_context(Fleet(study, report=report, started=started))
-    fleet.open(first)
-    for name, running in fleet.running.items():
-        if study.spec.cache == "isolated":
-            _report_isolation(model_name(name), running.endpoint, report)
-        _require_prices(study, running.endpoint)
-        _require_gpus(study, name, running.meter)
-    return fleet
+def _provenance_of(running: Running, cache: Literal["isolated", "shared"]) -> dict[str, Any]:
+    endpoint, meter = running.endpoint, running.meter
+    return {
+        "settings": endpoint.settings.model_dump(mode="json"),
+        "serve": endpoint.serve,
+        "server": endpoint.fingerprint(),
+        "engine": endpoint.engine,
+        "cache": "shared" if cache == "shared" else endpoint.isolate("provenance").label,
+        "energy": {
+            "source": meter.source,
+            "scope": meter.scope,
+            "tick_s": meter.tick_s,
+            "gpus": len(meter.devices) or None,
+        },
+    }
 
 
 def _report_isolation(name: str, endpoint: Endpoint, report: Report) -> None:
@@ -237,8 +303,10 @@ def _objectives(study: LoadedStudy, needs: str) -> list[str]:
 
 
 def _require_meter(study: LoadedStudy, model: str, spec: Served | Addressed) -> None:
-    chosen = None if spec.meter is None else spec.meter.root
-    if chosen not in (None, "none") or (chosen is None and _is_guessed(spec)):
+    # Of several addresses each has a meter, or none has.
+    first = spec.places()[0] if isinstance(spec, Addressed) else spec
+    chosen = None if first.meter is None else first.meter.root
+    if chosen not in (None, "none") or (chosen is None and _is_guessed(first)):
         return
     for place in (*_objectives(study, "meter"), *_limits(study, "meter", "gpus")):
         raise UserError(

@@ -1,5 +1,12 @@
-"""Evaluation in this process, against servers that it started or was given the address of."""
+"""Evaluation in this process, against servers that it started or was given the address of.
 
+Apart from `crew`, which decides where and when an evaluation runs: here it runs.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -11,13 +18,18 @@ from typing import Self
 
 from tuner.derive import begun
 from tuner.derive import derive
+from tuner.errors import ServingError
 from tuner.evaluate import NO_PAST
 from tuner.evaluate import Enough
 from tuner.evaluate import Past
 from tuner.evaluate import Record
 from tuner.evaluate import evaluate
 from tuner.evaluate import never_enough
+from tuner.executors.fleet import NOWHERE_ELSE
+from tuner.executors.fleet import Fleet
 from tuner.executors.fleet import Running
+from tuner.executors.workers import GoneError
+from tuner.executors.workers import Sitting
 from tuner.load import Load
 from tuner.measure import Meter
 from tuner.measure.server import Scraper
@@ -32,7 +44,13 @@ from tuner.tasks import Example
 from tuner.tasks import Task
 from workflows.agent import build
 from workflows.config import AgentConfig
+from workflows.errors import ModelError
 from workflows.llm import ChatClient
+from workflows.llm import Request
+from workflows.trace import Trace
+
+PROBE_S = 30.0
+"""How long a server may take for a short call before it counts as gone."""
 
 
 class Servers(Protocol):
@@ -43,13 +61,15 @@ class Servers(Protocol):
         """What can be called now, by the names that configs have for it."""
         ...
 
-    async def bring_up(self, names: Sequence[str]) -> dict[str, Running]:
-        """What serves these, started as need be. Raises ServingError."""
+    async def bring_up(
+        self, names: Sequence[str], places: Mapping[str, int] = NOWHERE_ELSE
+    ) -> dict[str, Running]:
+        """What serves these, each at its place, started as need be. Raises ServingError."""
         ...
 
 
 class LocalExecutor:
-    """One evaluation at a time, so that a metered device serves one config only."""
+    """One config on examples, wherever its models are served."""
 
     def __init__(
         self,
@@ -87,21 +107,28 @@ class LocalExecutor:
         repeat: int = 0,
         past: Past = NO_PAST,
         enough: Enough = never_enough,
+        places: Mapping[str, int] = NOWHERE_ELSE,
     ) -> PassRecord:
-        """Evaluate the config here; unless caches are shared, its servers have none of the prompts so far."""
-        servers = await self._fleet.bring_up(config.models())
-        for each in servers.values():
-            each.endpoint.check()
-        clients, isolation = self._isolate(servers)
+        """Evaluate the config here; unless caches are shared, its servers have none of the prompts so far.
+
+        Gives `record` each run as it ends, then what held for all of them. Raises GoneError when a server has gone.
+        """
+        servers: dict[str, Running] = {}
+        for name in config.models():
+            try:
+                servers |= await self._fleet.bring_up([name], places)
+            except ServingError as error:
+                raise GoneError(name, error) from None
+            await _require_healthy(name, servers[name])
+        clients, isolation = await asyncio.to_thread(self._isolate, servers)
 
         runs: list[ExampleRun] = []
 
-        def record_if_served(run: ExampleRun) -> None:
-            if run.error is not None:
-                for each in servers.values():
-                    each.endpoint.check()  # a dead server is no failure of the config's
+        def keep(run: ExampleRun) -> None:
             runs.append(run)
             record(run)
+
+        vouch = _Witness(servers)
 
         meter = total([each.meter for each in servers.values()])
         idle_w = await self._idle_power_w(config.models(), meter)
@@ -123,7 +150,8 @@ class LocalExecutor:
                 task=self._task,
                 meter=meter,
                 load=self._load,
-                record=record_if_served,
+                record=keep,
+                vouch=vouch,
                 repeat=repeat,
                 window=window,
                 idle_w=idle_w,
@@ -174,7 +202,10 @@ class LocalExecutor:
             return clients, dict.fromkeys(servers, "shared")
         isolation = {}
         for name, each in servers.items():
-            done = each.endpoint.isolate(next(self._tags))
+            try:
+                done = each.endpoint.isolate(next(self._tags))
+            except ServingError as error:
+                raise GoneError(name, error) from None
             isolation[name] = f"{done.label} ({done.by})"
             if done.salt is not None and done.salting is not None:
                 clients[name] = clients[name].salted(done.salt, done.salting)
@@ -190,3 +221,94 @@ class LocalExecutor:
         if models not in self._idle_w:
             self._idle_w[models] = await idle_power_w(meter)
         return self._idle_w[models]
+
+
+class _Witness:
+    """Says of a question that failed whether the servers were well: then the failure is the config's."""
+
+    def __init__(self, servers: Mapping[str, Running]) -> None:
+        self._servers = servers
+        self._lock = asyncio.Lock()
+        self._were_well_s = -math.inf
+
+    async def __call__(self, run: ExampleRun) -> None:
+        """Return if they answer a short call. Raises GoneError."""
+        if not any(span.kind == "llm" and span.error for span in run.new_spans):
+            return
+        failed_s = time.perf_counter()
+        async with self._lock:
+            if self._were_well_s > failed_s:  # another that failed meanwhile has asked
+                return
+            began_s = time.perf_counter()
+            for name, each in self._servers.items():
+                await require_well(name, each)
+            self._were_well_s = began_s
+
+
+async def require_well(name: str, server: Running) -> None:
+    """Return if a model's server answers a short call. Raises GoneError."""
+    await _require_healthy(name, server)
+    try:
+        async with asyncio.timeout(PROBE_S):
+            await server.client.complete(Request(prompt="Hello", max_tokens=1), Trace())
+    except ModelError as error:
+        raise GoneError(name, error) from None
+    except TimeoutError:
+        silent = ModelError(
+            f"{server.endpoint.settings.model}: no reply to a short call within {PROBE_S:g} s"
+        )
+        raise GoneError(name, silent) from None
+
+
+async def _require_healthy(name: str, server: Running) -> None:
+    try:
+        await asyncio.to_thread(server.endpoint.check)
+    except ServingError as error:
+        raise GoneError(name, error) from None
+
+
+class InThisProcess:
+    """The workers of a study that needs none: evaluations run in this process, beside each other where there are several."""
+
+    is_here = True
+
+    def __init__(self, fleet: Fleet, task: Task, cache: Literal["isolated", "shared"]) -> None:
+        self._fleet = fleet
+        self._executor = LocalExecutor(fleet=fleet, task=task, load=Load(), cache=cache)
+
+    async def open(self, first: Collection[str]) -> None:
+        """Start or find every model's server."""
+        await self._fleet.open(first)
+
+    def names(self) -> Sequence[str]:
+        """None."""
+        return ()
+
+    def is_ready(self, name: str, models: Collection[str]) -> bool:
+        """Whether what serves these models runs."""
+        return self._fleet.running.keys() >= set(models)
+
+    async def run(self, name: str, sitting: Sitting, record: Record, enough: Enough) -> PassRecord:
+        """Run it here."""
+        return await self._executor.under(sitting.load).run(
+            sitting.config,
+            sitting.examples,
+            record,
+            window=sitting.window,
+            repeat=sitting.repeat,
+            past=sitting.past,
+            enough=enough,
+            places=sitting.places,
+        )
+
+    async def probe(self, model: str, place: int) -> None:
+        """Ask the model something short."""
+        servers = await self._fleet.bring_up([model], {model: place})
+        await require_well(model, servers[model])
+
+    async def close(self) -> None:
+        """Close connections and stop servers."""
+        try:
+            await self._fleet.disconnect()
+        finally:
+            self._fleet.close()

@@ -4,7 +4,10 @@ Apart from `local`, which it stands in for: no server, no meter, no clock. What 
 figures of real runs, in the order and at the prices at which it would have had them.
 """
 
+import asyncio
 import heapq
+from collections.abc import Collection
+from collections.abc import Coroutine
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import replace
@@ -56,11 +59,41 @@ class ReplayExecutor:
         self._table = table
         self._study = study
         self._load = study.spec.load
+        self._spent_s = 0.0
+        self._is_stopping = False
 
     def under(self, load: Load) -> Self:
         """This executor; raises UserError for another load than the recorded one."""
         _require_equal("load", load.model_dump(mode="json"), self._table.header.load)
         return self
+
+    async def open(self, first: Collection[str] = ()) -> None:
+        """Nothing has to be started."""
+
+    async def close(self) -> None:
+        """Nothing is connected."""
+
+    capacity = 1
+
+    def has_room(self, under_way: int) -> bool:
+        """For one: what is replayed takes no time, so nothing is gained by more."""
+        return not under_way and not self._is_stopping
+
+    def change(self) -> Coroutine[Any, Any, object]:
+        """For ever: there is room as soon as nothing is under way."""
+        return asyncio.Event().wait()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._is_stopping = True
+
+    def is_busy(self) -> bool:
+        """Never: what is replayed is there at once."""
+        return False
+
+    def busy_s(self) -> float:
+        """What is replayed takes the time that it took."""
+        return self._spent_s
 
     def is_ready(self, config: AgentConfig) -> bool:
         """Always: nothing has to be started."""
@@ -76,7 +109,7 @@ class ReplayExecutor:
         repeat: int = 0,
         past: Past = NO_PAST,
         enough: Enough = never_enough,
-    ) -> PassRecord:
+    ) -> tuple[PassRecord, ...]:
         """Record what the table has of these questions, as if they had been asked now. Raises TrialError for what it lacks."""
         known = {run.example_id: run for run in self._table.runs(config) if run.repeat == repeat}
         arrivals_at = arrivals_s(self._load.rate, len(examples)) if self._load.rate else None
@@ -94,10 +127,11 @@ class ReplayExecutor:
             began_s = arrivals_at[number] if arrivals_at else heapq.heappop(free_at)
             heapq.heappush(free_at, began_s + spent_s)
             given.append(replace(run, window=window, started_s=began_s - run.reused.latency_s))
+            self._spent_s += spent_s
             record(given[-1])
         energy = total([run.energy for run in given]) if given else _NOTHING
         load = {"declared": self._load.model_dump(exclude_none=True), "questions": len(given)}
-        return PassRecord(window, energy, None, servers={}, isolation={}, load=load)
+        return (PassRecord(window, energy, None, servers={}, isolation={}, load=load),)
 
     async def derive(
         self,
@@ -216,7 +250,7 @@ def _continued(run: ExampleRun, past: ExampleRun | None) -> ExampleRun:
 
 def declared(model: Served | Addressed) -> dict[str, Any]:
     """What a study's file says a model is, as plain JSON, less where it is, how it is watched and how patiently it is asked."""
-    return model.model_dump(mode="json", exclude={*PATIENCE, "api_base", "meter"})
+    return model.model_dump(mode="json", exclude={*PATIENCE, "api_base", "meter", "endpoints"})
 
 
 def _require_same(table: Table, study: LoadedStudy) -> None:

@@ -69,10 +69,16 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
-def serve(app: "Starlette", listening: socket.socket, *, grace_s: float) -> None:
+def serve(
+    app: "Starlette",
+    listening: socket.socket,
+    *,
+    grace_s: float,
+    stopping: Callable[[], None] = lambda: None,
+) -> None:
     """Answer until SIGTERM or SIGINT; then take nothing on, and end once all is answered, or `grace_s` later.
 
-    A second SIGINT ends it at once.
+    `stopping` hears of it first: answers without an end have to come to one. A second SIGINT ends it at once.
     """
     import uvicorn
 
@@ -91,6 +97,7 @@ def serve(app: "Starlette", listening: socket.socket, *, grace_s: float) -> None
 
     def stop() -> None:
         server.should_exit = True
+        stopping()
 
     with _signals(stop):
         server.run(sockets=[listening])

@@ -1,6 +1,10 @@
 """A model at an address that we are given: checked, never started or stopped."""
 
+import asyncio
+import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any
 
 from tuner.errors import ServingError
@@ -11,6 +15,10 @@ from tuner.serving.isolation import salted
 from tuner.serving.models import Addressed
 
 PROBE_TIMEOUT_S = 5.0
+SHOWN = 20
+"""Names of models in a message."""
+PROBE_BYTES = 2**20
+"""What is read of a list of models."""
 
 
 class Address(Endpoint):
@@ -45,7 +53,9 @@ class Address(Endpoint):
         ours = listed.keys() & _server_names(self.settings.model)
         self.engine = next((listed[name] for name in ours), None)
         if listed and not ours:
-            names = ", ".join(sorted(listed))
+            names = ", ".join(sorted(listed)[:SHOWN])
+            if len(listed) > SHOWN:
+                names += f" and {len(listed) - SHOWN} more"
             raise ServingError(
                 f"models.{self._name}: {self.settings.api_base} does not serve {self.settings.model}; it serves: {names}",
                 hint="`model` is a provider's prefix and the server's name: hosted_vllm/NAME",
@@ -71,21 +81,44 @@ def _list_models(name: str, api_base: str, key: str | None) -> dict[str, str | N
     import httpx
 
     try:
-        reply = httpx.get(
-            f"{api_base.rstrip('/')}/models",
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=PROBE_TIMEOUT_S,
-        )
-    except (httpx.TransportError, httpx.InvalidURL) as error:
+        status, content = _get(f"{api_base.rstrip('/')}/models", key)
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        said = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise ServingError(
-            f"models.{name}: nothing answers at {api_base}: {type(error).__name__}: {error}",
+            f"models.{name}: nothing answers at {api_base}: {said.replace(key, '…') if key else said}",
             hint="start the server, or correct `api_base` (it usually ends in /v1)",
         ) from None
     try:
-        entries = reply.json()["data"] if reply.is_success else []
+        entries = json.loads(content)["data"] if status < HTTPStatus.MULTIPLE_CHOICES else []
         return {str(entry["id"]): entry.get("owned_by") for entry in entries}
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def _get(url: str, key: str | None) -> tuple[int, bytes]:
+    """Status and the beginning of what is there, within PROBE_TIMEOUT_S however slowly it comes."""
+    # In a loop of its own, which can be left at any byte; in a thread, since the caller may be in one as well.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, _get_async(url, key)).result()
+
+
+async def _get_async(url: str, key: str | None) -> tuple[int, bytes]:
+    import httpx
+
+    from workflows.wire import ASK_PLAIN
+
+    headers = {**ASK_PLAIN, **({"Authorization": f"Bearer {key}"} if key else {})}
+    content = b""
+    async with (
+        asyncio.timeout(PROBE_TIMEOUT_S),
+        httpx.AsyncClient(timeout=PROBE_TIMEOUT_S) as client,
+        client.stream("GET", url, headers=headers) as reply,
+    ):
+        async for piece in reply.aiter_raw():
+            content += piece
+            if len(content) > PROBE_BYTES:
+                break
+        return reply.status_code, content[:PROBE_BYTES]
 
 
 def _server_names(model: str) -> set[str]:

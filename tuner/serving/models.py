@@ -23,6 +23,7 @@ from pydantic import ConfigDict
 from pydantic import Discriminator
 from pydantic import Field
 from pydantic import Tag
+from pydantic import model_validator
 
 from tuner.measure import MeterSpec
 from workflows.config import Knob
@@ -164,13 +165,64 @@ class Served(BaseModel):
         }
 
 
+class Place(BaseModel):
+    """One of several servers of a model, which all answer alike."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    api_base: str
+    meter: MeterSpec | None = Field(
+        default=None, description="how this server's energy is measured"
+    )
+
+    @property
+    def metered_by(self) -> str:
+        """What its meter measures with, as a study names it; `none` without one."""
+        if self.meter is None or self.meter.root == "none":
+            return "none"
+        return next(iter(type(self.meter.root).model_fields))
+
+
 class Addressed(ModelSettings):
-    """A model that somebody else serves: how it is reached, in litellm's terms."""
+    """A model that somebody else serves: how it is reached, in litellm's terms, at one address or several."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     meter: MeterSpec | None = Field(default=None, description="how the model's energy is measured")
+    endpoints: tuple[Place, ...] = Field(
+        default=(),
+        strict=False,
+        description="servers that answer alike, in the place of api_base and meter: each takes a config at a time",
+    )
+
+    @model_validator(mode="after")
+    def _is_at_one_or_several(self) -> Self:
+        if not self.endpoints:
+            return self
+        for name in ("api_base", "meter"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"has endpoints: {name} belongs to each of them")
+        addresses = [each.api_base.rstrip("/") for each in self.endpoints]
+        if len(set(addresses)) < len(addresses):
+            raise ValueError(f"names an address twice: {', '.join(addresses)}")
+        kinds = {each.metered_by for each in self.endpoints}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"endpoints are metered in different ways ({', '.join(sorted(kinds))}), so that their energy cannot be compared"
+            )
+        return self
 
     def settings(self) -> ModelSettings:
         """What `workflows` needs to call the model."""
         return ModelSettings(**self.model_dump(include=set(ModelSettings.model_fields)))
+
+    def places(self) -> "tuple[Addressed, ...]":
+        """The model at each of its addresses; itself where there is one."""
+        if not self.endpoints:
+            return (self,)
+        return tuple(
+            self.model_copy(
+                update={"api_base": each.api_base, "meter": each.meter, "endpoints": ()}
+            )
+            for each in self.endpoints
+        )

@@ -20,9 +20,13 @@ from pydantic import ValidationError
 from tuner.errors import DataError
 from tuner.tasks import Example
 from tuner.tasks import TaskOptions
+from workflows.trace import storable
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 """Text with something in it; white space at its ends does not count."""
+
+LONGEST_LINE = 2**26
+"""Bytes of a row; of a compressed file, they may stand in very few."""
 
 _SHOWN = 80
 _BOM = b"\xef\xbb\xbf"
@@ -71,11 +75,16 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.open(path)) if compressed else path.open("rb")
 
 
-def _lines(path: Path, lines: Iterable[bytes], model: type[RowT]) -> Iterator[tuple[str, RowT]]:
-    for number, line in enumerate(lines, 1):
+def _lines(path: Path, file: BinaryIO, model: type[RowT]) -> Iterator[tuple[str, RowT]]:
+    for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1):
         if not line.strip():
             continue
         place = f"{path}: line {number}"
+        if len(line) > LONGEST_LINE:
+            raise DataError(
+                f"{place}: is longer than {LONGEST_LINE // 2**20} MiB",
+                hint="give a file with one JSON object a line",
+            )
         try:
             yield place, model.model_validate_json(_decode(place, line))
         except ValidationError as error:
@@ -134,6 +143,11 @@ def draw_splits(
         if _same(example.question) in seen:
             continue
         seen.add(_same(example.question))
+        if storable(example.id) != example.id:
+            raise DataError(
+                f"{path}: the id {example.id!r} holds what is no character of a text",
+                hint="give the question an id without U+0000 and halves of surrogate pairs",
+            )
         if example.id in ids:
             raise DataError(
                 f"{path}: two questions have the id {example.id!r}",

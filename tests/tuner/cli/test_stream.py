@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cli import stream
+from tuner import stream
 
 COMMON = {"event", "time", "elapsed_s"}
 SCHEMA = {
@@ -18,6 +18,7 @@ SCHEMA = {
         "trial", "split", "example", "repeat", "score", "error", "latency_s", "energy_j", "energy_source",
         "tokens_in", "tokens_out", "tokens_cached", "cost_usd",
     },
+    "pass_ended": {"trial", "split"},
     "trial_ended": {"trial", "config", "label", "values", "replay_of", "failure", "stopped"},
     "front_expected": {"configs"},
     "search_ended": {"reason"},

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tuner.errors import UserError
-from tuner.executors.fleet import open_fleet
+from tuner.executors.fleet import Fleet
 from tuner.spec import LoadedStudy
 from tuner.spec import load_study
 
@@ -18,16 +17,15 @@ MakeStudy = Callable[..., LoadedStudy]
 
 def bring_up(study: LoadedStudy) -> None:
     """Start what the study needs, as a run does, and stop it again."""
-    with ExitStack() as stack:
-        fleet = open_fleet(study, stack)
+    with Fleet(study) as fleet:
 
-        async def warm_up() -> None:
+        async def open_and_close() -> None:
             try:
-                await fleet.warm_up()
+                await fleet.open()
             finally:
                 await fleet.disconnect()
 
-        asyncio.run(warm_up())
+        asyncio.run(open_and_close())
 
 
 @pytest.mark.parametrize(

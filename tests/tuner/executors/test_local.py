@@ -205,7 +205,7 @@ async def trials(
     one = task()
     found = []
     with Fleet(study) as fleet:
-        fleet.open()
+        await fleet.open()
         executor = LocalExecutor(fleet=fleet, task=one, load=Load(concurrency=1), cache=cache)
         endpoint = fleet.running["m"].endpoint
         before = hits(endpoint)
@@ -318,7 +318,7 @@ async def test_it_goes_on_from_the_past_and_ends_once_it_is_enough(
 ) -> None:
     one, study = task(), write(by_address(begin(vllm_like(resets=True)).root))
     with Fleet(study) as fleet:
-        fleet.open()
+        await fleet.open()
         executor = LocalExecutor(fleet=fleet, task=one, load=Load(concurrency=1), cache="shared")
         runs: list[ExampleRun] = []
         await executor.run(CONFIG, one.search, runs.append, window=0)

@@ -154,7 +154,7 @@ def run(
 ) -> tuple[list[ExampleRun], PassRecord]:
     """A pass over the search questions."""
     runs: list[ExampleRun] = []
-    sitting = asyncio.run(executor.run(config, task.search, runs.append, window=3, **how))
+    (sitting,) = asyncio.run(executor.run(config, task.search, runs.append, window=3, **how))
     return runs, sitting
 
 
@@ -209,9 +209,9 @@ def test_what_is_enough_ends_the_pass(replayed: Replayed) -> None:
     asked = executor.run(
         react(study, 4), task.search, runs.append, window=0, enough=lambda: len(runs) == 3
     )
-    sitting = asyncio.run(asked)
+    (sitting,) = asyncio.run(asked)
     assert (len(runs), sitting.load["questions"]) == (3, 3)
-    none = asyncio.run(
+    (none,) = asyncio.run(
         executor.run(react(study, 4), task.search, runs.append, window=1, enough=lambda: True)
     )
     assert (len(runs), none.energy.gross_j) == (3, None)

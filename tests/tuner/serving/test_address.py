@@ -1,7 +1,9 @@
 import json
 import threading
+import time
 from collections.abc import Callable
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 
@@ -9,6 +11,7 @@ import pytest
 
 from tuner import serving
 from tuner.errors import ServingError
+from tuner.serving import address
 
 Server = Callable[[int, str], str]
 
@@ -125,3 +128,45 @@ def test_key_is_sent_but_is_not_part_of_the_fingerprint(
             "grammar": "none",
             "json_schema": False,
         }
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("hang", "nothing answers at .*: TimeoutError"),
+        ("drip", "nothing answers at .*: TimeoutError"),
+        ("bytes", "nothing answers at .*: TimeoutError"),
+        ("late-cut", None),
+        ("garbage", None),
+        ("flood", None),
+        ("line", None),
+        ("latin", None),
+        ("nul", None),
+        ("500", None),
+        ("429:60", None),
+        ("echo", None),
+    ],
+)
+def test_a_server_that_misbehaves_is_left_in_time(
+    serve: Callable[..., AbstractContextManager[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    told: str | None,
+) -> None:
+    monkeypatch.setattr(address, "PROBE_TIMEOUT_S", 0.5)
+    monkeypatch.setenv("SOME_KEY", "sk-very-secret-0002")
+    with serve("--probe", fault) as api_base:
+        began = time.perf_counter()
+        if told is None:  # it answers HTTP, and does not say what it serves
+            start("openai/loopback", api_base, api_key_env="SOME_KEY").close()
+        else:
+            with pytest.raises(ServingError, match=told) as caught:
+                start("openai/loopback", api_base, api_key_env="SOME_KEY")
+            assert "secret" not in str(caught.value)
+        assert time.perf_counter() - began < 2.0
+
+
+def test_many_names_are_not_all_told(server: Server) -> None:
+    with pytest.raises(ServingError, match="and 9980 more") as caught:
+        start("openai/m", server(200, listing(*(f"name-{n}" for n in range(10_000)))))
+    assert len(str(caught.value)) < 1000

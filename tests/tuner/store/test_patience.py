@@ -188,7 +188,11 @@ def test_what_was_committed_though_the_answer_was_lost_is_not_done_again(
                     )
                 )
             sitting = PassRecord(0, Reading(5.0, "rapl", "package"), None, {}, {}, {})
-            cut(lambda trial_id=trial_id: store.save_pass(trial_id, "search", sitting))
+            cut(
+                lambda trial_id=trial_id, sitting=sitting: store.save_pass(
+                    trial_id, "search", sitting
+                )
+            )
             cut(lambda trial_id=trial_id: store.finish(trial_id, values={"accuracy": 1.0}))
             cut(lambda trial=trial: trial.set_user_attr("a", 1))
             cut(lambda trial=trial: study.tell(trial, 1.0))
