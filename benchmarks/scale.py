@@ -11,7 +11,9 @@ memory  10,000 trials of a recorded table, one after another in one process: mem
 """
 
 import argparse
+import gc
 import json
+import multiprocessing
 import platform
 import statistics
 import subprocess
@@ -23,6 +25,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from contextlib import closing
 from contextlib import contextmanager
+from contextlib import suppress
 from datetime import UTC
 from datetime import datetime
 from pathlib import Path
@@ -31,11 +34,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import optuna
+import psutil
 import sqlalchemy as sa
 from postgres import binaries
 from postgres import postgres
 
+from tuner.events import TrialEnded
+from tuner.executors.replay import declared
 from tuner.objectives import OBJECTIVES
+from tuner.samplers import make_sampler
 from tuner.spec import LoadedStudy
 from tuner.spec import load_study
 from tuner.store import Store
@@ -43,8 +50,14 @@ from tuner.store import schema
 from tuner.store import tables
 from tuner.store.codec import pack_trace
 from tuner.store.packed import pack
+from tuner.study import run_study
+from tuner.table import Header
+from tuner.table import RecordedConfig
+from tuner.table import Row
+from tuner.table import Table
 from workflows.base import Checkpoint
 from workflows.config import AgentConfig
+from workflows.config import ModelSettings
 from workflows.trace import Span
 
 Floats = npt.NDArray[np.float64]
@@ -509,7 +522,168 @@ def _plain(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict) else value
 
 
-PARTS: Mapping[str, Callable[[bool, Say], dict[str, Any]]] = {"verbs": verbs}
+# Memory of a long run
+
+REPLAY_SPACE = """\
+format_version: 1
+name: replayed
+workflows:
+  direct: {{few_shot: {{low: 0, high: 8}}, max_tokens: {{low: 1, high: {most}}}}}
+"""
+QUESTIONS = 4
+
+
+def memory(quick: bool, say: Say) -> dict[str, Any]:
+    """Memory and time of a trial as trials go by, of the whole run and of Optuna alone, each in a process of its own."""
+    trials, every = (300, 100) if quick else (10_000, 1_000)
+    found = {}
+    for name, work in (("run", _replay), ("optuna", _ask_and_tell)):
+        with tempfile.TemporaryDirectory() as folder:
+            context = multiprocessing.get_context("spawn")
+            here, there = context.Pipe(duplex=False)
+            process = context.Process(target=work, args=(Path(folder), trials, every, there))
+            process.start()
+            there.close()
+            marks: list[tuple[int, float, float]] = []
+            with suppress(EOFError):
+                while True:
+                    marks.append(here.recv())
+                    number, mib, seconds = marks[-1]
+                    say(f"{name}: {number} trials, {mib:.0f} MiB, {1000 * seconds:.1f} ms a trial")
+            process.join()
+        found[name] = {
+            "trials": [number for number, _, _ in marks],
+            "mib": [round(mib, 1) for _, mib, _ in marks],
+            "ms_per_trial": [round(1000 * seconds, 2) for _, _, seconds in marks],
+            "bytes_per_trial": _slope(marks),
+        }
+    return {"memory": found}
+
+
+def _slope(marks: list[tuple[int, float, float]]) -> int | None:
+    """Bytes by which a trial adds to the memory, once the first marks have passed; None for too few."""
+    later = marks[len(marks) // 5 :]
+    if len(later) < 2:
+        return None
+    numbers, mib = [each[0] for each in later], [each[1] for each in later]
+    return round(float(np.polyfit(numbers, mib, 1)[0]) * 2**20)
+
+
+class _Marks:
+    """Sends memory and time of a trial after every so many trials."""
+
+    def __init__(self, every: int, connection: Any) -> None:
+        self._every, self._connection = every, connection
+        self._number = 0
+        self._began_s = time.perf_counter()
+
+    def ended(self) -> None:
+        """A trial more."""
+        self._number += 1
+        if self._number % self._every == 0:
+            gc.collect()
+            now_s = time.perf_counter()
+            each_s = (now_s - self._began_s) / self._every
+            mib = psutil.Process().memory_info().rss / 2**20
+            self._connection.send((self._number, mib, each_s))
+            self._began_s = time.perf_counter()
+
+
+def _replay(folder: Path, trials: int, every: int, connection: Any) -> None:
+    study = _write_replay(folder, trials)
+    marks = _Marks(every, connection)
+
+    def report(event: object) -> None:
+        if isinstance(event, TrialEnded):
+            marks.ended()
+
+    run_study(study, report=report)
+
+
+def _ask_and_tell(folder: Path, trials: int, every: int, connection: Any) -> None:
+    """What Optuna does for as many trials, and nothing else."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = schema.open_optuna_storage(f"sqlite:///{folder}/tuner.db")
+    study = optuna.create_study(
+        storage=storage,
+        directions=["maximize", "minimize", "minimize"],
+        sampler=make_sampler("random", seed=1, trial=0),
+    )
+    marks = _Marks(every, connection)
+    for _ in range(trials):
+        trial = study.ask()
+        trial.suggest_categorical("workflow", ["direct"])
+        trial.suggest_int("few_shot", 0, 8)
+        trial.suggest_int("max_tokens", 1, 2000)
+        study.tell(trial, [0.5, 1.0, 1.0])
+        marks.ended()
+
+
+def _write_replay(folder: Path, trials: int) -> LoadedStudy:
+    """A study on a table that holds about twice as many configs as it has trials."""
+    (folder / "space.yaml").write_text(REPLAY_SPACE.format(most=max(20, trials // 5)))
+    text = STUDY.format(
+        examples=QUESTIONS,
+        holdout=0,
+        trials=trials,
+        storage="sqlite:///tuner.db",
+        api_base="http://127.0.0.1:9/v1",
+    )
+    (folder / "study.yaml").write_text(text)
+    study = load_study(folder / "study.yaml")
+    task, rng = study.load_task(), np.random.default_rng(0)
+    nothing = dict.fromkeys(("energy_j", "cost_usd"), None)
+    calls = {"tokens_cached": 0, "llm_calls": 1, "tool_calls": 0, "tool_only_s": 0.0}
+    configs, rows = {}, {}
+    for config in study.space.configs(study.models) or ():
+        key, line = config.hash(), config.model_dump()
+        configs[key] = RecordedConfig(
+            id=key, **line, anytime=None, energy_source="none", energy_scope="nothing"
+        )
+        rows[key] = [
+            Row(
+                config=key,
+                example=example.id,
+                score=float(rng.random() < 0.5),
+                latency_s=seconds,
+                llm_s=seconds,
+                tokens_in=int(1000 * seconds),
+                tokens_out=10,
+                **nothing,
+                **calls,
+            )
+            for example in task.search
+            for seconds in [float(rng.lognormal())]
+        ]
+    provenance = _provenance()
+    provenance["models"]["small"]["energy"] = {"source": "none", "scope": "nothing"}
+    provenance["models"]["small"]["settings"] = ModelSettings(model="openai/small").model_dump()
+    content = {
+        "format_version": 1,
+        "study": "recorded",
+        "recorded_on": "2026-01-31",
+        "task": {
+            "name": task.name,
+            "options": study.task_options.model_dump(mode="json"),
+            "fingerprint": task.fingerprint(),
+        },
+        "search": [example.id for example in task.search],
+        "holdout": [],
+        "search_space": {"name": "replayed", "fingerprint": study.space.fingerprint()},
+        "models": {name: declared(spec) for name, spec in study.spec.models.items()},
+        "load": study.spec.load.model_dump(mode="json"),
+        "cache": study.spec.cache,
+        "provenance": provenance,
+        "configs": len(configs),
+        "rows": sum(map(len, rows.values())),
+    }
+    header = Header.model_validate_json(json.dumps(content))
+    Table(header, configs, rows).write(folder / "table.jsonl")
+    (folder / "study.yaml").write_text(text + "executor: {replay: table.jsonl}\n")
+    return load_study(folder / "study.yaml")
+
+
+PARTS: Mapping[str, Callable[[bool, Say], dict[str, Any]]] = {"verbs": verbs, "memory": memory}
 
 if __name__ == "__main__":
     main()
