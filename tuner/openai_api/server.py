@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from tuner.errors import UserError
@@ -82,7 +83,14 @@ def serve(
     """
     import uvicorn
 
-    server = uvicorn.Server(
+    class Server(uvicorn.Server):
+        """Says when it has been told to end, which is before it waits for answers under way."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            stopping()
+            super().handle_exit(sig, frame)
+
+    server = Server(
         uvicorn.Config(
             app,
             lifespan="on",
@@ -97,7 +105,6 @@ def serve(
 
     def stop() -> None:
         server.should_exit = True
-        stopping()
 
     with _signals(stop):
         server.run(sockets=[listening])

@@ -51,6 +51,9 @@ LOOK_S = 1.0
 LIMITS_S = 5.0
 """Between two looks at what a study has spent."""
 
+MOST_LOOKING = 0.02
+"""Share of the time that may be spent on looking: of a study of a million questions it takes a while."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -331,9 +334,12 @@ class Engine:
 
 async def _broken_limit(study: LoadedStudy) -> str:
     """Returns once a limit of the study's budget is broken."""
+    took_s = 0.0
     while True:
-        await asyncio.sleep(LIMITS_S)
+        await asyncio.sleep(max(LIMITS_S, took_s / MOST_LOOKING))
+        began_s = time.perf_counter()
         broken = await asyncio.to_thread(exceeded, study)
+        took_s = time.perf_counter() - began_s
         if broken is not None:
             return broken
 

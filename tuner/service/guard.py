@@ -47,10 +47,13 @@ class Refused(Exception):  # noqa: N818 (it is an answer)
 class Guard:
     """Lets through who has a token, or speaks to this machine itself where nobody has one."""
 
-    def __init__(self, app: ASGIApp, *, book: Book, largest: Callable[[str, str], int]) -> None:
-        """`largest` says how many bytes a body may have, by method and path."""
+    def __init__(
+        self, app: ASGIApp, *, book: Book, to_others: bool, largest: Callable[[str, str], int]
+    ) -> None:
+        """`largest` says how many bytes a body may have, by method and path; `to_others`, whether other machines can ask."""
         self._app = app
         self._book = book
+        self._to_others = to_others
         self._largest = largest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,7 +77,7 @@ class Guard:
     async def _user(self, headers: Headers) -> User:
         """Raises Refused for whoever may not ask."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        if not await run_in_threadpool(self._book.has_users):
+        if not self._to_others and not await run_in_threadpool(self._book.has_users):
             _require_this_machine(headers)
             return LOCAL
         user = None

@@ -77,7 +77,7 @@ class Desk:
 
     def _is_known(self, row: Submission, before: Submission, user: User) -> bool:
         """Whether nothing is to be done. Raises Refused where this is not the same study going on."""
-        if user.name not in (before.user, NOBODY):
+        if before.user not in (user.name, NOBODY) and user.name != NOBODY:
             raise Refused(
                 HTTPStatus.CONFLICT,
                 f"there is a study {row.name} already, of {before.user}",

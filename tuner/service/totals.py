@@ -3,6 +3,7 @@
 Apart from `tuner.content`, which reads one study in full.
 """
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ from tuner.store import Store
 SETTLED_S = 60.0
 """How long after a study was told to rest the questions under way may still be kept."""
 
+FRESH_S = 1.0
+"""For how long the numbers of others count: lists and Prometheus may ask often, and reading takes time."""
+
 Limit = Mapping[str, float | int | None]
 
 
@@ -45,7 +49,8 @@ class Totals:
     def __init__(self, folders: Folders) -> None:
         self._folders = folders
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[tuple[object, ...], Total]] = {}
+        self._known: dict[str, tuple[tuple[object, ...], float, Total]] = {}
+        """By name: of which state of the submission, until when it counts, and the numbers."""
 
     def study(self, row: Submission) -> LoadedStudy:
         """A study as the service runs it. Raises UserError where it was never begun."""
@@ -56,12 +61,13 @@ class Totals:
         key = (row.digest, row.state, row.changed_s)
         with self._lock:
             known = self._known.get(row.name)
-        if known is not None and known[0] == key:
-            return known[1]
+        if known is not None and known[0] == key and time.monotonic() < known[1]:
+            return known[2]
         total = self._read(row)
-        if row.state != "running" and time.time() - row.changed_s > SETTLED_S:
-            with self._lock:
-                self._known[row.name] = (key, total)
+        rests = row.state != "running" and time.time() - row.changed_s > SETTLED_S
+        until_s = math.inf if rests else time.monotonic() + FRESH_S
+        with self._lock:
+            self._known[row.name] = (key, until_s, total)
         return total
 
     def _read(self, row: Submission) -> Total:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -32,7 +33,7 @@ from tuner.spec import load_study
 
 SERVICE = """\
 format_version: 1
-port: 0
+port: {port}
 models:
   lb: {{model: openai/loopback, api_base: "{api_base}", max_retries: 1}}
   second: {{model: openai/other, api_base: "{api_base}"}}
@@ -59,10 +60,10 @@ budget: {{trials: {trials}}}
 """
 
 
-def write_service(folder: Path, api_base: str, extra: str = "") -> Path:
+def write_service(folder: Path, api_base: str, extra: str = "", port: int = 0) -> Path:
     """A service's file."""
     folder.mkdir(exist_ok=True, parents=True)
-    (folder / "service.yaml").write_text(SERVICE.format(api_base=api_base, extra=extra))
+    (folder / "service.yaml").write_text(SERVICE.format(api_base=api_base, extra=extra, port=port))
     return folder / "service.yaml"
 
 
@@ -271,3 +272,10 @@ def pack_study() -> Callable[[Path], dict[str, Any]]:
 def start_up() -> Callable[..., Any]:
     """Starts `tuner up` in a folder."""
     return tuner_up
+
+
+@pytest.fixture
+def free_port() -> int:
+    """One that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])

@@ -164,6 +164,25 @@ def test_only_who_has_a_token_may_ask_and_change_what_is_his(api):
     assert api.ask("POST", "/studies/small/cancel", token=anna).json()["state"] == "cancelled"
 
 
+def test_what_was_nobodys_is_everybodys_once_there_are_users(api):
+    api.submit("small")
+    anna = api.book.add_user("anna", 1.0)
+    assert api.ask("POST", "/studies/small/cancel", token=anna).json()["state"] == "cancelled"
+    assert api.submit("small", token=anna).json()["user"] == "anna"
+
+
+def test_other_machines_are_asked_for_a_token_also_when_the_last_user_is_gone(open_service):
+    async def nothing(*_, **__):
+        pass
+
+    with open_service(nothing, extra="host: 0.0.0.0") as api:
+        token = api.book.add_user("anna", 1.0)
+        assert api.ask("GET", "/studies", token=token).status_code == 200
+        api.book.remove_user("anna")
+        assert api.ask("GET", "/studies", token=token).status_code == 401
+        assert api.ask("GET", "/studies").status_code == 401
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -1,8 +1,11 @@
 """`tuner up` in a process of its own: the verbs that speak to it, and what is left of it when it is killed."""
 
 import json
+import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -133,6 +136,17 @@ def test_a_folder_has_one_service(tuner, team):
     assert "another service works in" in refused.err
 
 
+def follow(address: str, name: str) -> "subprocess.Popen[str]":
+    """`tuner logs`, until the study ends."""
+    return subprocess.Popen(
+        [Path(sys.executable).parent / "tuner", "logs", name, "--follow", "--json"],
+        env={**os.environ, "TUNER_SERVICE": address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def kept(folder: Path, name: str) -> list[tuple[int, str, str, int]]:
     """Every finished example of a study."""
     with sqlite3.connect(f"file:{folder / 'tuner-service.db'}?mode=ro", uri=True) as database:
@@ -145,13 +159,14 @@ def kept(folder: Path, name: str) -> list[tuple[int, str, str, int]]:
 
 @pytest.mark.slow
 def test_killed_or_told_to_end_it_goes_on_where_it_was(
-    start_up, serve, tmp_path, wait, write_service, write_study, pack_study
+    start_up, serve, tmp_path, wait, write_service, write_study, pack_study, free_port
 ):
-    with serve("--delay-s", "0.1") as api_base:
-        write_service(tmp_path, api_base)
+    with serve("--delay-s", "0.05") as api_base:
+        write_service(tmp_path, api_base, port=free_port)
         study = write_study(tmp_path / "mine", api_base, "long", trials=4)
         with start_up(tmp_path) as up:
             assert httpx.post(f"{up.address}/studies", json=pack_study(study)).status_code == 202
+            following = follow(up.address, "long")
             wait(lambda: len(kept(tmp_path, "long")) >= 4)
             up.process.kill()
             up.process.wait()
@@ -168,6 +183,7 @@ def test_killed_or_told_to_end_it_goes_on_where_it_was(
             wait(lambda: httpx.get(states).json()["state"] == "done")
             found = httpx.get(states).json()
             heard = httpx.get(f"{states}/events").text
+            followed, said = following.communicate(timeout=30)
     whole = kept(tmp_path, "long")
     assert whole[: len(after_term)] == after_term
     assert len(set(whole)) == len(whole)
@@ -177,5 +193,7 @@ def test_killed_or_told_to_end_it_goes_on_where_it_was(
     ids = [int(line[4:]) for line in heard.splitlines() if line.startswith("id: ")]
     assert ids == list(range(1, len(ids) + 1))
     asked = [json.loads(line[6:]) for line in heard.splitlines() if line.startswith("data: ")]
+    assert (following.returncode, said) == (0, "")
+    assert [json.loads(line)["id"] for line in followed.splitlines()] == ids  # over both ends
     told = [(e["trial"], e["example"]) for e in asked if e["event"] == "question_finished"]
     assert len(told) in range(len(whole) - 1, len(whole) + 1)  # one may be kept and not told of
