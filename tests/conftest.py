@@ -1,5 +1,6 @@
 """The real model, started once for all tests that want it, and a server that answers a fixed text."""
 
+import importlib.util
 import json
 import shutil
 import signal
@@ -29,7 +30,7 @@ def interruptible() -> None:
 @pytest.fixture(scope="session")
 def smollm2() -> Iterator[serving.Endpoint]:
     """SmolLM2-135M-Instruct on a llama.cpp server with one slot; its weights stay in the cache folder."""
-    if find_spec("xllamacpp") is None:
+    if importlib.util.find_spec("xllamacpp") is None:
         pytest.skip("xllamacpp is not installed: pip install 'tuner[local]'")
     spec = serving.LlamaCpp(weights="smollm2-135m-instruct")
     try:
@@ -116,3 +117,20 @@ def cluster() -> Iterator[Cluster]:
     made.add(num_cpus=2, num_gpus=2)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A real PostgreSQL on loopback (benchmarks/postgres.py), which tests may kill if they start it again."""
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed: pip install 'tuner[postgres]'")
+    path = Path(__file__).resolve().parents[1] / "benchmarks" / "postgres.py"
+    loading = importlib.util.spec_from_file_location("loopback_postgres", path)
+    assert loading is not None
+    assert loading.loader is not None
+    module = importlib.util.module_from_spec(loading)
+    loading.loader.exec_module(module)
+    if module.binaries() is None:
+        pytest.skip("PostgreSQL's programs are not installed (apt-get install postgresql)")
+    with module.postgres() as server:
+        yield server
