@@ -48,8 +48,8 @@ workflows:
 """
 
 
-def _load(path: Path) -> ModuleType:
-    loading = importlib.util.spec_from_file_location("tests_tuner_conftest", path)
+def _load(place: str) -> ModuleType:
+    loading = importlib.util.spec_from_file_location(place.replace("/", "_"), ROOT / place)
     assert loading is not None
     assert loading.loader is not None
     module = importlib.util.module_from_spec(loading)
@@ -58,7 +58,7 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-_tuner = _load(ROOT / "tests" / "tuner" / "conftest.py")
+_tuner = _load("tests/tuner/conftest.py")
 api_base, make_study, stand_in = _tuner.api_base, _tuner.make_study, _tuner.stand_in
 serve_model, serve = _tuner.serve_model, _tuner.serve
 
@@ -333,6 +333,12 @@ def make(make_study: Callable[..., LoadedStudy]) -> Callable[..., LoadedStudy]:
         return load_study(study.path)
 
     return make
+
+
+@pytest.fixture
+def load_conftest() -> Callable[[str], ModuleType]:
+    """What other tests share, by its place."""
+    return _load
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Machines that fail: meters, clocks and disks; data that changes; and drivers that are told to end, or are one too many."""
 
+import gc
 import json
 import os
 import re
@@ -13,10 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 
 from tuner.errors import StoreError
 from tuner.errors import UserError
+from tuner.events import ExampleFinished
 from tuner.spec import LoadedStudy
 from tuner.spec import load_study
 from tuner.store import Store
@@ -25,16 +28,11 @@ from tuner.termination import GRACE_S
 
 Make = Callable[..., Any]
 
-METER = """\
-# source: nvml-counter
-# scope: GPU-1
-# tick_s: 0.01
-# devices: GPU-1
-t_s,joules,power_w,temperature_c,problem
-0.0,0.0,,,
-{lost_s},{joules},,,
-{after_s},,,,GPU is lost
-600.0,,,,GPU is lost
+SPACE = """\
+format_version: 1
+name: one call a question
+workflows:
+  cot: {max_tokens: [64, 65, 66, 67, 68, 69, 70, 71]}
 """
 
 
@@ -61,46 +59,74 @@ def failures(study: LoadedStudy) -> list[str | None]:
 
 
 @pytest.fixture
-def metered(make_study: Make, served: Make) -> Callable[..., LoadedStudy]:
-    """Writes a study whose meter goes after so many seconds."""
+def gpu(monkeypatch: pytest.MonkeyPatch, load_conftest: Callable[[str], Any]) -> Any:
+    """A GPU of 300 W behind NVML, on the real clock; its `fault` is what it answers with from then on."""
+    measure = load_conftest("tests/tuner/measure/conftest.py")
 
-    def make(objectives: str, *, lost_s: float = 0.6, delay_s: float = 0.05) -> LoadedStudy:
-        study = make_study(server=served("--delay-s", str(delay_s)).address, trials=6)
-        text = study.path.read_text().replace(
-            "max_retries: 0", "max_retries: 0, meter: {replay: power.csv}"
-        )
-        text = text.replace("[accuracy, tokens_total]", objectives)
-        study.path.write_text(text)
-        meter = METER.format(lost_s=lost_s, joules=100 * lost_s, after_s=lost_s + 0.001)
-        (study.path.parent / "power.csv").write_text(meter)
+    class OnTheClock(measure.ScriptedNvml):  # type: ignore[misc, name-defined]
+        now_s = property(lambda self: time.perf_counter(), lambda self, _: None)
+
+    gpu = measure.ScriptedGpu("GPU-1", measure.constant(300), tick_s=0.001)
+    monkeypatch.setattr(pynvml, "nvmlLib", OnTheClock([gpu]))
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    yield gpu
+    gc.collect()  # a meter that lives on in a cycle lets go of its library now
+
+
+@pytest.fixture
+def metered(make_study: Make, served: Make, gpu: Any) -> Callable[[str], LoadedStudy]:
+    """Writes a study with a GPU and these objectives."""
+
+    def make(objectives: str) -> LoadedStudy:
+        study = make_study(server=served("--delay-s", "0.05").address, trials=6, space=SPACE)
+        text = study.path.read_text().replace("retries: 0", "retries: 0, meter: {nvml: all}")
+        study.path.write_text(text.replace("[accuracy, tokens_total]", objectives))
         return load_study(study.path)
 
     return make
 
 
+@pytest.fixture
+def run(gpu: Any) -> Callable[[LoadedStudy], None]:
+    """Runs a study whose GPU is lost after 15 answers."""
+    answers = 0
+
+    def report(event: object) -> None:
+        nonlocal answers
+        answers += isinstance(event, ExampleFinished)
+        if answers == 15:
+            gpu.fault = pynvml.NVML_ERROR_GPU_IS_LOST
+
+    return lambda study: run_study(study, report=report)
+
+
 def test_a_meter_that_vanishes_fails_the_trials_that_need_it_and_says_why(
-    metered: Callable[..., LoadedStudy],
+    metered: Callable[[str], LoadedStudy], run: Callable[[LoadedStudy], None]
 ) -> None:
     study = metered("[accuracy, energy_wh]")
     with pytest.raises(UserError, match=r"3 trials in a row failed; .*GPU is lost") as ended:
-        run_study(study)
+        run(study)
     assert "run the same command again" in ended.value.hint
-    assert all("energy_wh was not measured on example" in str(why) for why in failures(study)[-3:])
+    why = failures(study)
+    assert why[0] is None
+    assert all("energy_wh was not measured on example" in str(each) for each in why[1:])
     found = runs(study)
-    assert any(run.energy.gross_j for run in found)
-    assert any(run.energy.gross_j is None and run.energy.problem for run in found)
+    assert sum(run.energy.gross_j is not None for run in found) >= 14
+    lost = [run for run in found if run.energy.gross_j is None]
+    assert lost
+    assert all("GPU is lost" in run.energy.problem for run in lost)
     assert not [run.error for run in found if run.error]  # the questions were answered
 
 
 def test_without_an_objective_that_needs_it_the_study_goes_on(
-    metered: Callable[..., LoadedStudy],
+    metered: Callable[[str], LoadedStudy], run: Callable[[LoadedStudy], None]
 ) -> None:
     study = metered("[accuracy, latency_p50_s]")
-    run_study(study)
+    run(study)
     assert failures(study) == [None] * len(failures(study))
-    assert any(
-        run.energy.gross_j is None and "GPU is lost" in run.energy.problem for run in runs(study)
-    )
+    lost = [run for run in runs(study) if run.energy.gross_j is None]
+    assert lost
+    assert all("GPU is lost" in run.energy.problem for run in lost)
 
 
 # Clocks and disks
