@@ -159,7 +159,7 @@ def _pick_executor(content: Any) -> Any:
         for key, kind in (("replay", Replay), ("ray", OnRay)):
             if key in content:
                 return kind.model_validate(content)
-    raise PydanticCustomError("executor", "Input should be local, {{ray: …}} or {{replay: FILE}}")
+    raise PydanticCustomError("executor", "Input should be local, {ray: …} or {replay: FILE}")
 
 
 class ProfileOptions(_Data):

@@ -25,6 +25,7 @@ from typing import Literal
 from typing import Protocol
 from typing import Self
 from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 from workflows.config import ModelSettings
 from workflows.errors import ConfigError
@@ -109,6 +110,7 @@ class ChatClient:
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._first_line = ""
         self._cache_salt: dict[str, str] = {}
+        _open_clients.add(self)
 
     @property
     def settings(self) -> ModelSettings:
@@ -214,13 +216,15 @@ class ChatClient:
     async def close(self) -> None:
         """Close what is open on this event loop; to be called on the loop that made the calls.
 
-        litellm keeps one set of connections for the whole process: they are closed as well.
+        litellm keeps one set of connections for the whole process: the last client that is closed closes them as well.
         """
+        _open_clients.discard(self)
         connections = self._clients.pop(asyncio.get_running_loop(), None)
         if connections is not None:
             await connections.close()
-        await self._litellm.close_litellm_async_clients()
-        self._litellm.in_memory_llm_clients_cache.flush_cache()
+        if not _open_clients:
+            await self._litellm.close_litellm_async_clients()
+            self._litellm.in_memory_llm_clients_cache.flush_cache()
 
     async def _try(self, request: Request, trace: Trace, attempt: int, pass_on: OnText) -> str:
         from workflows.wire import bound
@@ -411,6 +415,10 @@ class ChatClient:
         if self._settings.api_key_env and self._key:
             text = text.replace(self._key, "…")
         return storable(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…")
+
+
+_open_clients: "WeakSet[ChatClient]" = WeakSet()
+"""Those that may be calling, of all studies that this process runs."""
 
 
 class ScriptedLLM:
