@@ -77,7 +77,7 @@ def as_run(submitted: Path, service: LoadedService) -> LoadedStudy:
     content = dict(source.content)
     if not _is_replayed(content):
         content["models"] = _models(source, service)
-        content["executor"] = service.spec.executor
+        content["executor"] = service.executor()
     content["storage"] = service.storage_url
     path = submitted.with_name(AS_RUN)
     fresh = path.with_suffix(".new")

@@ -29,9 +29,10 @@ from tuner.errors import UserError
 from tuner.events import Event
 from tuner.events import Report
 from tuner.events import StudyEnded
+from tuner.executors.slots import Share
+from tuner.executors.slots import Slots
 from tuner.results import open_results
 from tuner.service.admission import as_run
-from tuner.service.book import NOBODY
 from tuner.service.book import Book
 from tuner.service.book import State
 from tuner.service.book import Submission
@@ -39,6 +40,7 @@ from tuner.service.book import Verification
 from tuner.service.limits import exceeded
 from tuner.service.log import Log
 from tuner.service.spec import LoadedService
+from tuner.service.verifying import lent
 from tuner.service.verifying import measure_again
 from tuner.spec import LoadedStudy
 from tuner.stream import Stream
@@ -61,7 +63,7 @@ class Run(Protocol):
     """What runs a study: `run_study_among`."""
 
     def __call__(
-        self, study: LoadedStudy, slots: Any, *, weight: float, report: Report
+        self, study: LoadedStudy, slots: Slots, *, weight: float, report: Report
     ) -> Awaitable[None]:
         """Run or resume it."""
         ...
@@ -120,7 +122,7 @@ class Engine:
         self._logs_lock = threading.Lock()
         self._tasks: dict[str, _Running] = {}
         self._verifying: tuple[Verification, asyncio.Task[None]] | None = None
-        self._slots: Any = None
+        self._slots: Slots | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: asyncio.Event | None = None
         self._stopping = False
@@ -200,7 +202,7 @@ class Engine:
 
     async def _main(self) -> None:
         self._loop, self._changed = asyncio.get_running_loop(), asyncio.Event()
-        self._slots = make_slots()
+        self._slots = Slots()
         try:
             while not self._stopping:
                 self._changed.clear()
@@ -251,13 +253,12 @@ class Engine:
 
     def _turn(self, row: Submission) -> tuple[float, float, float]:
         """Whoever has least under way for what he is due, then the study that he puts first, then the oldest."""
-        users = {user.name: user.priority for user in self._book.users()}
         under_way = Counter(each.submission.user for each in self._tasks.values())
-        return under_way[row.user] / users.get(row.user, 1.0), -row.priority, row.submitted_s
+        return under_way[row.user] / self._weight_of(row.user), -row.priority, row.submitted_s
 
-    def _weight(self, row: Submission) -> float:
-        users = {user.name: user.priority for user in self._book.users()}
-        return row.priority * (1.0 if row.user == NOBODY else users.get(row.user, 1.0))
+    def _weight_of(self, user: str) -> float:
+        """What is due to a user; to one who is gone as much as to anybody."""
+        return {each.name: each.priority for each in self._book.users()}.get(user, 1.0)
 
     async def _run_one(self, row: Submission) -> None:
         """A study from where it is to its end; the book is told, unless it says already that it should not run."""
@@ -286,9 +287,9 @@ class Engine:
 
     async def _run_within(self, study: LoadedStudy, row: Submission, report: Report) -> None:
         """The run, ended where the study has spent its budget."""
-        running = asyncio.ensure_future(
-            self._run(study, self._slots, weight=self._weight(row), report=report)
-        )
+        weight = row.priority * self._weight_of(row.user)
+        assert self._slots is not None
+        running = asyncio.ensure_future(self._run(study, self._slots, weight=weight, report=report))
         limit = asyncio.create_task(_broken_limit(study))
         try:
             await asyncio.wait([running, limit], return_when=asyncio.FIRST_COMPLETED)
@@ -324,9 +325,12 @@ class Engine:
             self._verifying = (first, task)
 
     async def _verify_one(self, due: Verification) -> None:
-        started_s = time.time()
         file = self.folders.exports(due.study) / due.file
-        outcome, content = await measure_again(file, questions=due.questions)
+        share = Share(self._weight_of(due.user))
+        assert self._slots is not None
+        async with lent(file, self._slots, share):
+            started_s = time.time()
+            outcome, content = await measure_again(file, questions=due.questions)
         self._book.keep_result(due, started_s=started_s, outcome=outcome, content=content)
         line = {"event": "verified", "time": now(), "verification": due.id, "outcome": outcome}
         self.tell(due.study, line)
@@ -350,47 +354,3 @@ def _result(study: LoadedStudy) -> dict[str, Any]:
         return {"front": front_content(study, store), "recommended": recommended(study)}
     finally:
         store.close()
-
-
-# The seam at which `run_study_among` comes in.
-
-
-def make_slots() -> Any:
-    """Stand-in."""
-    return _NoSlots()
-
-
-class _NoSlots:
-    used = (0, 0)
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-
-
-class _StoppedError(UserError):
-    pass
-
-
-async def run_one_after_another(
-    study: LoadedStudy, slots: Any, *, weight: float = 1.0, report: Report
-) -> None:
-    """Stand-in."""
-    from tuner.study import run_study
-
-    stop = threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def heard(event: Event) -> None:
-        if stop.is_set():
-            raise _StoppedError("stopped", hint="-")
-        loop.call_soon_threadsafe(report, event)
-
-    async with slots.lock:
-        running = asyncio.ensure_future(asyncio.to_thread(run_study, study, report=heard))
-        try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            stop.set()
-            with suppress(BaseException):
-                await running
-            raise
