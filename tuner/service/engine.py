@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol
 
+import sqlalchemy as sa
+
 from tuner.content import front_content
 from tuner.content import recommended
 from tuner.errors import UserError
@@ -185,11 +187,14 @@ class Engine:
 
     def tell(self, name: str, line: Mapping[str, Any]) -> None:
         """Put a line into a study's log."""
-        with self._logs_lock:
-            if name not in self._logs:
-                self._logs[name] = Log(self.folders.log(name))
-            log = self._logs[name]
-        log.append(line)
+        try:
+            with self._logs_lock:
+                if name not in self._logs:
+                    self._logs[name] = Log(self.folders.log(name))
+                log = self._logs[name]
+            log.append(line)
+        except OSError as error:  # a trial must not fail because nobody can hear of it
+            _log.warning("study %s: an event is lost: %s", name, error)
 
     # In the engine's own thread
 
@@ -206,7 +211,10 @@ class Engine:
         try:
             while not self._stopping:
                 self._changed.clear()
-                self._agree()
+                try:
+                    self._agree()
+                except sa.exc.SQLAlchemyError as error:  # it may be back at the next look
+                    _log.warning("the database does not answer: %s", error)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), LOOK_S)
         finally:
@@ -224,6 +232,8 @@ class Engine:
             row = rows.get(name)
             if running.task.done():
                 del self._tasks[name]
+                if not running.task.cancelled() and (error := running.task.exception()):
+                    _log.error("study %s: its end could not be kept: %r", name, error)
             elif row is None or row.state != "running" or row.digest != running.submission.digest:
                 running.end()
         self._begin(list(rows.values()))

@@ -16,7 +16,7 @@ from tuner.spec import load_study
 from tuner.study import run_study
 
 
-def until(check, seconds=30.0):
+def until(check, seconds=180.0):
     """What is given once there is something."""
     ends = time.monotonic() + seconds
     while not (found := check()):

@@ -18,7 +18,7 @@ def finished(api, name):
     return [line["time"] for line in lines if line["event"] == "question_finished"]
 
 
-def until(check, seconds=60.0):
+def until(check, seconds=180.0):
     ends = time.monotonic() + seconds
     while not (found := check()):
         assert time.monotonic() < ends
@@ -28,22 +28,22 @@ def until(check, seconds=60.0):
 
 @pytest.mark.slow
 def test_studies_share_an_endpoint_by_their_weights(open_service, serve):
-    with serve("--delay-s", "0.1") as slow, open_service(run_study_among) as api:
+    with serve("--delay-s", "0.05") as slow, open_service(run_study_among) as api:
         api.api_base = slow
         api.service.spec.models["lb"] = api.service.spec.models["lb"].model_copy(update={"api_base": slow})  # fmt: skip
         for name, priority in (("a", 1), ("b", 1), ("c", 3)):
             made = api.submit(name, priority=priority, trials=5000, space=ONE_CALL, replace=("examples: 8", "examples: 4"))  # fmt: skip
             assert made.status_code == 202, made.text
         began = until(lambda: all(finished(api, n) for n in "abc") and max(finished(api, n)[0] for n in "abc"))  # fmt: skip
-        until(lambda: len([t for t in finished(api, "a") if t > began]) >= 28)
+        until(lambda: len([t for t in finished(api, "a") if t > began]) >= 40)
         busy, known = api.engine.slots()
         for name in "abc":
             api.ask("POST", f"/studies/{name}/cancel")
         counts = Counter({name: len([t for t in finished(api, name) if t > began]) for name in "abc"})  # fmt: skip
     assert (busy, known) == (2, 2)  # the server and its host
-    assert 0.75 < counts["b"] / counts["a"] < 1.33, counts
+    assert 0.6 < counts["b"] / counts["a"] < 1.67, counts
     # Not 3, as it asks for its next evaluation once the one before has ended: meanwhile another has the server.
-    assert 1.5 < counts["c"] / counts["a"] < 4.0, counts
+    assert 1.4 < counts["c"] / counts["a"] < 4.0, counts
 
 
 @pytest.mark.slow
