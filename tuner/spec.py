@@ -441,8 +441,16 @@ def storage_url(source: Source, storage: str) -> str:
         url = make_url(storage)
     except ArgumentError:
         raise source.error(
-            ("storage",), f"{storage!r} is no database URL", hint="sqlite:///tuner.db"
+            ("storage",),
+            "is no database URL",  # it may hold a password
+            hint="sqlite:///tuner.db, or postgresql+psycopg://USER@HOST/DATABASE",
         ) from None
+    if url.password or "password" in url.query:
+        raise source.error(
+            ("storage",),
+            "holds a password, which belongs in no file",
+            hint="leave it out: the environment variable PGPASSWORD has it, or the file ~/.pgpass (PGPASSFILE)",
+        )
     if url.get_backend_name() != "sqlite":
         _require_driver(source, url)
         return storage
