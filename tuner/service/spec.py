@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from typing import Literal
 
-import sqlalchemy as sa
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
@@ -98,12 +97,6 @@ def load_service(path: Path) -> LoadedService:
     source = Source.read(path)
     spec = source.validate(ServiceSpec)
     url = storage_url(source, spec.storage)
-    if sa.make_url(url).password is not None:
-        raise source.error(
-            ("storage",),
-            "holds a password, which would stand in every study that is kept",
-            hint="leave it out: PostgreSQL's clients take it from PGPASSWORD or from ~/.pgpass",
-        )
     if isinstance(spec.executor, Replay):
         raise source.error(
             ("executor",),

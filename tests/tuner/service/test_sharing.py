@@ -70,3 +70,17 @@ def test_a_verification_waits_for_its_servers_turn(open_service, serve, exported
         assert meanwhile == []  # nobody else asked the server
         count = len(times)
         until(lambda: len(finished(api, "a")) > count)  # and then the study goes on
+
+
+def test_a_service_and_its_studies_keep_everything_in_postgresql(open_service, postgres):
+    url = postgres.make_database("service")
+    with open_service(run_study_among, extra=f"storage: {url}") as api:
+        for name in ("a", "b"):
+            assert api.submit(name).status_code == 202
+        for name in ("a", "b"):
+            api.reach(name, "done", "failed")
+            assert api.state(name) == "done", api.book.submission(name).reason
+            told = api.ask("GET", f"/studies/{name}").json()
+            assert told["budget"]["trials"] == {"spent": 3, "limit": 3}
+            assert api.ask("GET", f"/studies/{name}/front").json()["points"]
+    assert not list(api.service.path.parent.glob("*.db"))
