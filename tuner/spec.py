@@ -431,12 +431,21 @@ def _storage_url(source: Source, spec: StudySpec) -> str:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
+    shown = re.sub(
+        r".*@", "…@", spec.storage, flags=re.DOTALL
+    )  # what stands before may be a password
     try:
         url = make_url(spec.storage)
     except ArgumentError:
         raise source.error(
-            ("storage",), f"{spec.storage!r} is no database URL", hint="sqlite:///tuner.db"
+            ("storage",), f"{shown!r} is no database URL", hint="sqlite:///tuner.db"
         ) from None
+    if url.password is not None:
+        raise source.error(
+            ("storage",),
+            "holds a password, which belongs in no file and would be kept with the study's results",
+            hint="leave it out, and give it by the environment: export PGPASSWORD=…",
+        )
     if url.get_backend_name() != "sqlite":
         _require_driver(source, url)
         return spec.storage
