@@ -225,6 +225,7 @@ class ChatClient:
             await connections.close()
         await self._litellm.close_litellm_async_clients()
         self._litellm.in_memory_llm_clients_cache.flush_cache()
+        await asyncio.sleep(0)  # sockets are let go in the loop's next turn, and it may have no other
 
     async def _try(self, request: Request, trace: Trace, attempt: int, pass_on: OnText) -> str:
         from workflows.wire import bound
