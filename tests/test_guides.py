@@ -52,6 +52,12 @@ ELSEWHERE = {
     "tuner verify best.yaml": "its outcome is the machine's; tests/tuner/test_verify.py verifies",
     "echo $?": "belongs to the command before it",
     "tuner compare tpe.yaml pooled.yaml": "needs two studies; tests/tuner/test_compare.py compares them",
+    "tuner up service.yaml": "tests/tuner/service/test_up.py starts services, submits to them and watches",
+    "tuner up service.yaml --add-user anna": "likewise",
+    "tuner up service.yaml --add-user bert --priority 2": "likewise",
+    "tuner submit study.yaml": "likewise",
+    "tuner studies": "likewise",
+    "tuner logs guide --follow": "likewise",
 }
 """Commands that are not run here, and why."""
 

@@ -64,6 +64,9 @@ def _duration_s(content: Any) -> Any:
     return float(match[1]) * SECONDS[match[2]]
 
 
+Duration = Annotated[float, BeforeValidator(_duration_s), Field(gt=0)]
+
+
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -86,7 +89,7 @@ class Budget(_Data):
     """When a study ends: at the first of these. docs/budgets.md has what counts against each."""
 
     trials: int = Field(ge=1, description="configs evaluated; replays of known ones do not count")
-    wall_clock: Annotated[float, BeforeValidator(_duration_s), Field(gt=0)] | None = Field(
+    wall_clock: Duration | None = Field(
         default=None, description="time spent searching, over all runs: 90s, 10m, 1.5h"
     )
     gpu_hours: float | None = Field(
@@ -156,7 +159,7 @@ def _pick_executor(content: Any) -> Any:
         for key, kind in (("replay", Replay), ("ray", OnRay)):
             if key in content:
                 return kind.model_validate(content)
-    raise PydanticCustomError("executor", "Input should be local, {{ray: …}} or {{replay: FILE}}")
+    raise PydanticCustomError("executor", "Input should be local, {ray: …} or {replay: FILE}")
 
 
 class ProfileOptions(_Data):
@@ -397,7 +400,7 @@ def load_study(path: str | Path) -> LoadedStudy:
         spec=spec,
         space=space,
         task_options=options,
-        storage_url=_storage_url(source, spec),
+        storage_url=storage_url(source, spec.storage),
     )
     check_roles(space, space_path, study.models)
     if spec.sampler.name == "grid":
@@ -427,15 +430,15 @@ def _task_options(source: Source, spec: StudySpec) -> TaskOptions:
     return source.below("task", without="name").validate(model)
 
 
-def _storage_url(source: Source, spec: StudySpec) -> str:
+def storage_url(source: Source, storage: str) -> str:
+    """The database that the key `storage` of a file names, by an absolute path if it is one. Raises SpecError."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    shown = re.sub(
-        r".*@", "…@", spec.storage, flags=re.DOTALL
-    )  # what stands before may be a password
+    # What stands before may be a password.
+    shown = re.sub(r".*@", "…@", storage, flags=re.DOTALL)
     try:
-        url = make_url(spec.storage)
+        url = make_url(storage)
     except ArgumentError:
         raise source.error(
             ("storage",), f"{shown!r} is no database URL", hint="sqlite:///tuner.db"
@@ -448,7 +451,7 @@ def _storage_url(source: Source, spec: StudySpec) -> str:
         )
     if url.get_backend_name() != "sqlite":
         _require_driver(source, url)
-        return spec.storage
+        return storage
     if not url.database or url.database == ":memory:":
         raise source.error(
             ("storage",), "a study must outlive its process", hint="sqlite:///tuner.db"

@@ -108,7 +108,7 @@ class Stream:
         """A line: the event's name, when it was, and what it says."""
         return {
             "event": event,
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "time": now(),
             "elapsed_s": round(time.perf_counter() - self._started_s, 3),
             **content,
         }
@@ -117,3 +117,8 @@ class Stream:
         if config is None:
             return {"config": None, "label": None}
         return {"config": config.model_dump(), "label": self._study.label(config)}
+
+
+def now() -> str:
+    """The time, as lines have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

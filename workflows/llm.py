@@ -25,6 +25,7 @@ from typing import Literal
 from typing import Protocol
 from typing import Self
 from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 from workflows.config import ModelSettings
 from workflows.errors import ConfigError
@@ -113,6 +114,7 @@ class ChatClient:
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._first_line = ""
         self._cache_salt: dict[str, str] = {}
+        _open_clients.add(self)
 
     @property
     def settings(self) -> ModelSettings:
@@ -218,14 +220,18 @@ class ChatClient:
     async def close(self) -> None:
         """Close what is open on this event loop; to be called on the loop that made the calls.
 
-        litellm keeps one set of connections for the whole process: they are closed as well.
+        litellm keeps one set of connections for the whole process: the last client that is closed closes them as well.
         """
+        _open_clients.discard(self)
         connections = self._clients.pop(asyncio.get_running_loop(), None)
         if connections is not None:
             await connections.close()
-        await self._litellm.close_litellm_async_clients()
-        self._litellm.in_memory_llm_clients_cache.flush_cache()
-        await asyncio.sleep(0)  # sockets are let go in the loop's next turn, and it may have no other
+        if not _open_clients:
+            await self._litellm.close_litellm_async_clients()
+            self._litellm.in_memory_llm_clients_cache.flush_cache()
+        await asyncio.sleep(
+            0
+        )  # sockets are let go in the loop's next turn, and it may have no other
 
     async def _try(self, request: Request, trace: Trace, attempt: int, pass_on: OnText) -> str:
         from workflows.wire import bound
@@ -416,6 +422,10 @@ class ChatClient:
             return "cancelled"
         text = str(error).partition("\n")[0].removeprefix("litellm.") or type(error).__name__
         return storable(shortened(hide(text, self._secrets)))
+
+
+_open_clients: "WeakSet[ChatClient]" = WeakSet()
+"""Those that may be calling, of all studies that this process runs."""
 
 
 class ScriptedLLM:

@@ -19,6 +19,7 @@ from typing import Any
 import optuna
 import pytest
 
+from tuner.cli import main
 from tuner.export import export
 from tuner.objectives import OBJECTIVES
 from tuner.records import ExampleRun
@@ -116,6 +117,35 @@ SWITCHES = (
     "--enable-prefix-caching --no-enable-prefix-caching --enable-prompt-tokens-details "
     "--disable-uvicorn-access-log --disable-radix-cache --enable-metrics --enable-cache-report"
 )
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def tuner(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Ended]:
+    """Runs the command line in this process, as its script does."""
+
+    def call(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["tuner", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    return call
+
 
 Serve = Callable[..., AbstractContextManager[str]]
 MakeStudy = Callable[..., LoadedStudy]

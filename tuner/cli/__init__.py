@@ -39,6 +39,13 @@ VERBS: Mapping[str, str] = {
     "profile": "tuner.cli.profile",
     "record": "tuner.cli.record",
     "dashboard": "tuner.cli.dashboard",
+    "up": "tuner.cli.up",
+    "submit": "tuner.cli.submit",
+    "studies": "tuner.cli.studies",
+    "logs": "tuner.cli.logs",
+    "pause": "tuner.cli.pause",
+    "resume": "tuner.cli.resume",
+    "cancel": "tuner.cli.cancel",
 }
 """Verb to the module whose function of the same name it is."""
 

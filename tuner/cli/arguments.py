@@ -36,6 +36,14 @@ RuleText = Annotated[
         autocompletion=complete_rule,
     ),
 ]
+SubmittedName = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="Name of a study of the service, or the file that was submitted.",
+        autocompletion=complete_study,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 AllowCustom = Annotated[
     bool,
@@ -44,3 +52,17 @@ AllowCustom = Annotated[
         help="Let FILE name code that is not tuner's, which is run: only for files that you trust.",
     ),
 ]
+
+
+def submitted_name(given: str) -> str:
+    """The name of a study, of which the file may be given."""
+    from tuner.source import Source
+
+    path = Path(given)
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return given
+    source = Source.read(path)
+    name = source.content.get("name")
+    if not isinstance(name, str):
+        raise source.error(("name",), "is missing", hint="give the study's name")
+    return name

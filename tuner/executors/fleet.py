@@ -244,7 +244,8 @@ class Fleet:
 
     def _told(self, name: str, place: int, running: Running, start_s: float) -> Started:
         fingerprint = dict(running.endpoint.fingerprint())
-        if self._places(name) > 1:
+        spec = self._variants[name]
+        if isinstance(spec, Addressed) and spec.endpoints:
             fingerprint["api_base"] = None  # servers that answer alike are one model
         provenance = _provenance_of(running, self._study.spec.cache)
         return Started(name, place, fingerprint, provenance, running.meter.devices, start_s)

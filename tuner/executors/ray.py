@@ -8,6 +8,7 @@ was about to answer, and nothing else. Workers know neither Optuna nor the datab
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -43,10 +44,12 @@ from tuner.spec import LoadedStudy
 from tuner.spec import Ray
 from tuner.tasks import Task
 
+CONNECT_S = 10.0
+
 LOOK_S = 2.0
 """Between two looks at what the cluster has."""
 
-HELLO_S = 120.0
+HELLO_S = 60.0
 """How long the first worker may take to come up."""
 
 
@@ -165,15 +168,12 @@ class OnRayWorkers:
         # Once for the whole cluster: a task may hold a hundred thousand documents.
         self._content = (ray.put(self._study), ray.put(self._task))
         name = self._hire()
+        rising = asyncio.create_task(self._bring_up(name))
         try:
-            async with asyncio.timeout(HELLO_S):
-                await self._bring_up(name)
-        except TimeoutError:
-            raise UserError(
-                f"{self._study.path}: executor: ray: no machine of the cluster has room for a worker: "
-                f"{self._wanted()}; there is {_shown(ray.cluster_resources())}",
-                hint="ask for less, or add a machine that has it: ray start --address HOST:PORT",
-            ) from None
+            while not (await asyncio.wait({rising}, timeout=HELLO_S))[0]:
+                self._require_room()
+                self._report(Talk(f"waiting for room for a worker ({self._wanted()})"))
+            await rising
         except RayError as error:
             raise UserError(
                 f"{self._study.path}: executor: ray: a worker could not be started: {_first_line(error)}",
@@ -239,6 +239,8 @@ class OnRayWorkers:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        if not ray.is_initialized():
+            return
         forgotten = [
             actor.handle.forget.remote(self._number)
             for actor in self._actors.values()
@@ -261,8 +263,12 @@ class OnRayWorkers:
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             how |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         try:
+            if ":" in self._where.address:
+                # Ray itself tries for minutes, in a thread that cannot be interrupted.
+                host, _, port = self._where.address.removeprefix("ray://").rpartition(":")
+                socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
             ray.init(log_to_driver=False, configure_logging=False, **how)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        except (OSError, RuntimeError, ValueError, RayError) as error:
             raise UserError(
                 f"{self._study.path}: executor: ray: address {self._where.address!r}: {_first_line(error)}",
                 hint="start a cluster (ray start --head), or write `address: local` to have one started here",
@@ -331,13 +337,28 @@ class OnRayWorkers:
         # A worker that starts a server can do so on every machine that has what it takes.
         wanted = None if None in places else sum(each or 0 for each in places)
         total = ray.cluster_resources()
-        each = {"CPU": self._where.num_cpus, "GPU": self._gpus, **self._where.resources}
-        fits = [int(total.get(name, 0.0) / amount) for name, amount in each.items() if amount]
+        fits = [
+            int(total.get(name, 0.0) / amount) for name, amount in self._each().items() if amount
+        ]
         limits = [wanted, self._where.workers, min(fits, default=None)]
         return min((limit for limit in limits if limit is not None), default=1)
 
+    def _require_room(self) -> None:
+        """Raise UserError where the cluster has no room for a worker even with nothing else on it."""
+        total = ray.cluster_resources()
+        if any(total.get(name, 0.0) < amount for name, amount in self._each().items()):
+            raise UserError(
+                f"{self._study.path}: executor: ray: no machine of the cluster has room for a worker: "
+                f"{self._wanted()}; there is {_shown(total)}",
+                hint="ask for less, or add a machine that has it: ray start --address HOST:PORT",
+            )
+
+    def _each(self) -> dict[str, float]:
+        """What a worker takes."""
+        return {"CPU": self._where.num_cpus, "GPU": self._gpus, **self._where.resources}
+
     def _wanted(self) -> str:
-        return _shown({"CPU": self._where.num_cpus, "GPU": self._gpus, **self._where.resources})
+        return _shown(self._each())
 
     def _hear(self, name: str, said: Event | Started) -> None:
         if isinstance(said, Started):

@@ -1,5 +1,9 @@
 """The executor that a study asks for; apart from the protocol, which every executor itself imports."""
 
+import os
+from importlib.util import find_spec
+
+from tuner.errors import UserError
 from tuner.events import Report
 from tuner.executors import Executor
 from tuner.executors.crew import Crew
@@ -57,6 +61,14 @@ def _workers(
 ) -> Workers:
     where = study.spec.executor
     if isinstance(where, OnRay):
+        if where.ray.address == "local":
+            # Read as Ray is imported: a cluster of this machine alone then listens on loopback alone.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        if find_spec("ray") is None:
+            raise UserError(
+                f"{study.path}: executor: ray: is not installed",
+                hint="pip install 'tuner[ray]', here and on the machines of the cluster",
+            )
         from tuner.executors.ray import OnRayWorkers
 
         return OnRayWorkers(where.ray, study, task, slots=slots, report=report, started=started)

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from tuner.errors import UserError
@@ -69,14 +70,27 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
 
 
-def serve(app: "Starlette", listening: socket.socket, *, grace_s: float) -> None:
+def serve(
+    app: "Starlette",
+    listening: socket.socket,
+    *,
+    grace_s: float,
+    stopping: Callable[[], None] = lambda: None,
+) -> None:
     """Answer until SIGTERM or SIGINT; then take nothing on, and end once all is answered, or `grace_s` later.
 
-    A second SIGINT ends it at once.
+    `stopping` hears of it first: answers without an end have to come to one. A second SIGINT ends it at once.
     """
     import uvicorn
 
-    server = uvicorn.Server(
+    class Server(uvicorn.Server):
+        """Says when it has been told to end, which is before it waits for answers under way."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            stopping()
+            super().handle_exit(sig, frame)
+
+    server = Server(
         uvicorn.Config(
             app,
             lifespan="on",

@@ -104,6 +104,21 @@ class TaskOptions(BaseModel):
     )
 
 
+class Prose:
+    """Marks options that hold a text; every other one that may be any string names a file."""
+
+
+def files_of(options: TaskOptions) -> dict[str, str]:
+    """The files that a task's options name, by option."""
+    return {
+        name: value
+        for name, field in type(options).model_fields.items()
+        if isinstance(value := getattr(options, name), str)
+        and field.annotation in (str, str | None)
+        and not any(isinstance(mark, Prose) for mark in field.metadata)
+    }
+
+
 def task_options(name: str) -> type[TaskOptions]:
     """The options model of a task. Raises SpecError that lists the known tasks."""
     if name not in TASKS:

@@ -29,6 +29,7 @@ from pydantic import Field
 
 from tuner.errors import DataError
 from tuner.tasks import Example
+from tuner.tasks import Prose
 from tuner.tasks import Task
 from tuner.tasks import TaskOptions
 from tuner.tasks.reading import Row
@@ -53,7 +54,7 @@ class Options(TaskOptions):
     path: str = Field(description="questions and answers, JSON lines")
     documents: str | None = Field(default=None, description="pages to search, JSON lines")
     demonstrations: str | None = Field(default=None, description="worked examples, JSON lines")
-    instruction: str = Field(default="Answer the question.", min_length=1)
+    instruction: Annotated[str, Prose()] = Field(default="Answer the question.", min_length=1)
     calculator: bool = Field(default=False, description="whether agents have a calculator")
     score: Literal["exact", "f1", "number", "contains"] = Field(
         default="exact", description="how an answer is compared with the right ones"

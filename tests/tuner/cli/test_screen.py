@@ -58,6 +58,7 @@ def screen(path):
     screen = Screen(load_study(path))
     screen(events.Talk("warming up"))
     screen(events.PassStarted(4, react(5), "search", 4, 1))
+    screen(events.PassEnded(4, "search"))
     screen(ended(4, 5, 0.5, 1.5, 0.002))
     screen(ended(5, 4, 0, 0, 0, failure="3 of 4 examples failed:\nthe server said no"))
     screen(ended(6, 3, 1.0, 0.1, 0.0001, p95=99.0))
@@ -121,6 +122,17 @@ def test_a_narrow_one_folds_configs_and_a_very_narrow_one_leaves_columns_out(scr
     dropped = text(screen, 40, 40)
     title = next(line for line in dropped if line.startswith("front so far"))
     assert title.startswith("front so far; without energy_wh")
+
+
+def test_several_under_way_have_a_line_each(screen):
+    for trial in range(8, 20):
+        screen(events.PassStarted(trial, react(2), "search", 16, 3))
+    shown = text(screen, 100, 40)
+    assert "━━──────   3 of 16  trial 8: react max_steps=2" in shown
+    assert "────────  0 of 4  holdout, trial 7: react max_steps=1" in shown
+    assert "and 6 more under way" in shown
+    low = text(screen, 100, 10)
+    assert "and 12 more under way" in low
 
 
 def test_a_low_one_keeps_what_matters_most(screen):
