@@ -435,19 +435,19 @@ def storage_url(source: Source, storage: str) -> str:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
-    # What stands before may be a password.
-    shown = re.sub(r".*@", "…@", storage, flags=re.DOTALL)
     try:
         url = make_url(storage)
     except ArgumentError:
         raise source.error(
-            ("storage",), f"{shown!r} is no database URL", hint="sqlite:///tuner.db"
+            ("storage",),
+            "is no database URL",  # it may hold a password
+            hint="sqlite:///tuner.db, or postgresql+psycopg://USER@HOST/DATABASE",
         ) from None
-    if url.password is not None:
+    if url.password or "password" in url.query:
         raise source.error(
             ("storage",),
-            "holds a password, which belongs in no file and would be kept with the study's results",
-            hint="leave it out, and give it by the environment: export PGPASSWORD=…",
+            "holds a password, which belongs in no file",
+            hint="leave it out: the environment variable PGPASSWORD has it, or the file ~/.pgpass (PGPASSFILE)",
         )
     if url.get_backend_name() != "sqlite":
         _require_driver(source, url)

@@ -232,7 +232,7 @@ def refusal(tuner, tmp_path: Path, **changes: str) -> str:
     [
         (("api_key_env: MY_MODEL_LOGIN", "api_key: sk-planted-1"), "hint: did you mean api_key_env?"),
         (("http://127.0.0.1:9", "http://me:planted-1@127.0.0.1:9"), "holds a password, which belongs in no file"),
-        (("budget:", "storage: postgresql+psycopg://me:planted-1@127.0.0.1:9/x\nbudget:"), "export PGPASSWORD="),
+        (("budget:", "storage: postgresql+psycopg://me:planted-1@127.0.0.1:9/x\nbudget:"), "the environment variable PGPASSWORD has it"),
         (("budget:", "storage: 'nonsense//me:planted-1@x'\nbudget:"), "is no database URL"),
     ],
 )  # fmt: skip
