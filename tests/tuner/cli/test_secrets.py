@@ -115,13 +115,21 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield path.name, zlib.decompress(data, wbits=31)
         if data.startswith(b"SQLite"):
             with sqlite3.connect(path) as connection:
-                for (blob,) in connection.execute("SELECT trace FROM tuner_example_runs"):
+                for blob in blobs(connection):
                     yield "trace", zlib.decompress(blob)
         for packed in re.findall(rb"[A-Za-z0-9+/]{400,}={0,2}", data):  # as pages hold them
             try:
                 yield path.name, zlib.decompress(base64.b64decode(packed), wbits=47)
             except (ValueError, zlib.error):
                 continue
+
+
+def blobs(connection: sqlite3.Connection) -> Iterator[bytes]:
+    """Every value of a database that is neither text nor a number."""
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        for row in connection.execute(f"SELECT * FROM {table}"):
+            yield from (value for value in row if isinstance(value, bytes))
 
 
 def leaks(texts: list[tuple[str, bytes]]) -> list[str]:

@@ -146,7 +146,7 @@ def test_calls_of_the_run_that_was_gone_on_from_have_no_joules_of_their_own(path
 def test_what_a_model_wrote_does_nothing_to_a_terminal(tuner, keep, found, monkeypatch):
     hostile = "\x1b[2J\x1b]0;owned\x07 \x9b31m [red]x[/red] \u202egnp.exe"
     monkeypatch.setattr(
-        "tuner.store.unpack_trace",
+        "tuner.store.rows.unpack_trace",
         lambda blob: ((Span("llm", hostile, 0.0, 1.0, hostile, hostile, error=hostile),), (), ()),
     )
     study = keep(found("direct", {}, search=[(1, 1, None)] * 4))
