@@ -1,6 +1,5 @@
 """Every test that the pages on security and reliability name is there."""
 
-import ast
 import re
 from pathlib import Path
 
@@ -20,8 +19,5 @@ def test_every_row_names_a_test_that_is_there(page: str) -> None:
         named = NAMED.findall(row)
         assert named, f"names no test: {row}"
         for file, test in named:
-            tree = ast.parse((ROOT / "tests" / file).read_text())
-            functions = ast.FunctionDef | ast.AsyncFunctionDef
-            assert test in {node.name for node in ast.walk(tree) if isinstance(node, functions)}, (
-                row
-            )
+            source = (ROOT / "tests" / file).read_text()
+            assert re.search(rf"^(async )?def {test}\(", source, flags=re.MULTILINE), row

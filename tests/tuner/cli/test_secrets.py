@@ -116,7 +116,10 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
         if data.startswith(b"SQLite"):
             with sqlite3.connect(path) as connection:
                 for blob in blobs(connection):
-                    yield "trace", zlib.decompress(blob)
+                    try:
+                        yield "trace", zlib.decompress(blob)
+                    except zlib.error:  # no trace: a digest
+                        continue
         for packed in re.findall(rb"[A-Za-z0-9+/]{400,}={0,2}", data):  # as pages hold them
             try:
                 yield path.name, zlib.decompress(base64.b64decode(packed), wbits=47)
