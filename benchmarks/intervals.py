@@ -30,9 +30,9 @@ from tuner.intervals import quantile_interval
 from tuner.intervals import share_interval
 from tuner.intervals import widening
 from tuner.objectives import OBJECTIVES
-from tuner.results import DRAWS
 from tuner.results import PAIR_DRAWS
-from tuner.results import SEED
+from tuner.sample import DRAWS
+from tuner.sample import SEED
 
 Floats = npt.NDArray[np.float64]
 Rng = np.random.Generator

@@ -1,12 +1,12 @@
 """The real model, started once for all tests that want it, and a server that answers a fixed text."""
 
+import importlib.util
 import json
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def interruptible() -> None:
 @pytest.fixture(scope="session")
 def smollm2() -> Iterator[serving.Endpoint]:
     """SmolLM2-135M-Instruct on a llama.cpp server with one slot; its weights stay in the cache folder."""
-    if find_spec("xllamacpp") is None:
+    if importlib.util.find_spec("xllamacpp") is None:
         pytest.skip("xllamacpp is not installed: pip install 'tuner[local]'")
     spec = serving.LlamaCpp(weights="smollm2-135m-instruct")
     try:
@@ -57,3 +57,20 @@ def loopback() -> Iterator[str]:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["api_base"]
         process.terminate()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A real PostgreSQL on loopback (benchmarks/postgres.py), which tests may kill if they start it again."""
+    if importlib.util.find_spec("psycopg") is None:
+        pytest.skip("psycopg is not installed: pip install 'tuner[postgres]'")
+    path = Path(__file__).resolve().parents[1] / "benchmarks" / "postgres.py"
+    loading = importlib.util.spec_from_file_location("loopback_postgres", path)
+    assert loading is not None
+    assert loading.loader is not None
+    module = importlib.util.module_from_spec(loading)
+    loading.loader.exec_module(module)
+    if module.binaries() is None:
+        pytest.skip("PostgreSQL's programs are not installed (apt-get install postgresql)")
+    with module.postgres() as server:
+        yield server

@@ -198,11 +198,10 @@ class Ledger:
             yield from self._accounts(self._spent(), keeping=False)
 
     def _spent(self) -> list[Spending]:
-        """As the store has it, by trial and split; read once, and then only what came since."""
+        """As the store has it, by trial and split; read once, and then only what has changed since."""
         last = max((row.last for row in self._rows.values()), default=0)
         for row in self._store.spent(after=last):
-            key = (row.trial_id, row.split)
-            self._rows[key] = self._rows[key] + row if key in self._rows else row
+            self._rows[row.trial_id, row.split] = row
         return [self._rows[key] for key in sorted(self._rows)]
 
     def _clock(self, rows: Sequence[Spending]) -> Iterator["_Account"]:
@@ -288,10 +287,11 @@ class _Bill:
         self._of_config: dict[str, list[float]] = defaultdict(list)
         self._of_workflow: dict[str, list[float]] = defaultdict(list)
         self._all: list[float] = []
-        self._learn()
+        self._has_learned = False
 
     def _learn(self) -> None:
         """What a question of each trial took: its part of the extra ones and what it reused included."""
+        self._has_learned = True
         for _, group in groupby(self._rows, key=lambda pair: pair[0].trial_id):
             pairs = list(group)
             questions = sum(row.runs for row, _ in pairs if row.split != EDGE)
@@ -321,6 +321,8 @@ class _Bill:
 
     def expected(self, config: AgentConfig) -> float:
         """What a question of this config may take; 0 before any run."""
+        if not self._has_learned:
+            self._learn()
         own = self._of_config.get(config.hash())
         if own is not None:
             return float(np.mean(own))

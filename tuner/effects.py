@@ -26,9 +26,9 @@ from tuner.front import resample_indices
 from tuner.objectives import OBJECTIVES
 from tuner.objectives import Objective
 from tuner.records import TrialRecord
-from tuner.results import DRAWS
-from tuner.results import SEED
 from tuner.results import evaluated
+from tuner.sample import DRAWS
+from tuner.sample import SEED
 from tuner.spec import LoadedStudy
 from tuner.store import Store
 from workflows.config import Knob

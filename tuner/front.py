@@ -19,6 +19,8 @@ Flags = npt.NDArray[np.bool_]
 FEW = 100
 """Points up to which a hypervolume takes less time than to find those that are not dominated."""
 
+ONE_BY_ONE = 8
+"""Points by which others are beaten one after the other, before the rest is at once."""
 
 NEAR = 0.1
 """Membership from which a config that others dominate is worth another measurement."""
@@ -105,26 +107,34 @@ def steadied(draws: Floats, values: Floats, objective: int, twins: Sequence[int]
     how far estimates lie from it, beside how far draws do, says how much of that is chance. Points to which `twins` gives
     the same number answered alike, and remain equal. A plane through few points says nothing: of fewer than two for each objective, draws stay as they are.
     """
+    moved = draws.copy()
+    moved[:, :, objective] = steadied_objective(draws[:, :, objective], values, objective, twins)
+    return moved
+
+
+def steadied_objective(
+    drawn: Floats, values: Floats, objective: int, twins: Sequence[int]
+) -> Floats:
+    """The same of (draws, points), the draws of that objective alone."""
     points, objectives = values.shape
     if points < 2 * objectives:
-        return draws
+        return drawn
     plane = _plane(np.delete(values, objective, axis=1))
     free = points - plane.shape[1]
     seen = values[:, objective]
-    noise = draws[:, :, objective] - seen
+    noise = drawn - seen
     fit, common = plane @ (plane.T @ seen), (noise @ plane) @ plane.T
     apart, own = seen - fit, noise - common
     spread = float(apart @ apart)
     chance = float(own.var(axis=0).sum()) * max(free - 2, 0) / free
     keep = max(LEAST_KEPT, 1 - chance / spread) if spread > 0 else 1.0
     found = fit + common + keep * apart + np.sqrt(keep) * own
-    for number, count in zip(*np.unique(twins, return_counts=True), strict=True):
-        if count > 1:
-            same = np.asarray(twins) == number
-            found[:, same] = found[:, same].mean(axis=1, keepdims=True)
-    moved = draws.copy()
-    moved[:, :, objective] = found
-    return moved
+    order = np.argsort(twins, kind="stable")
+    _, starts, counts = np.unique(np.asarray(twins)[order], return_index=True, return_counts=True)
+    for place in np.flatnonzero(counts > 1).tolist():
+        same = order[starts[place] : starts[place] + counts[place]]
+        found[:, same] = found[:, same].mean(axis=1, keepdims=True)
+    return np.asarray(found)
 
 
 def _plane(values: Floats) -> Floats:
@@ -139,7 +149,44 @@ def _plane(values: Floats) -> Floats:
 
 def membership(draws: Floats) -> Floats:
     """Probability that each point is on the front: the share of draws in which no other dominates it."""
-    return np.asarray(np.mean([non_dominated(draw) for draw in draws], axis=0))
+    if draws.shape[1] <= FEW:
+        return np.asarray(np.mean([non_dominated(draw) for draw in draws], axis=0))
+    best = strongest(draws.mean(axis=0))
+    times = np.zeros(draws.shape[1])
+    for draw in draws:
+        left = unbeaten(list(np.ascontiguousarray(draw.T)), draw[best])
+        times[left[non_dominated(draw[left])]] += 1
+    return times / len(draws)
+
+
+def strongest(values: Floats) -> npt.NDArray[np.intp]:
+    """Places of the points that no other dominates, those first that are at least as good as most others."""
+    best = np.flatnonzero(non_dominated(values))
+    beaten = [int((values >= values[place]).all(axis=1).sum()) for place in best]
+    return np.asarray(best[np.argsort(beaten, kind="stable")[::-1]])
+
+
+def unbeaten(columns: Sequence[Floats], best: Floats) -> npt.NDArray[np.intp]:
+    """Places of the points, given by objective, that none of the best dominates.
+
+    A few of these come one by one, which leaves little for all others at once.
+    """
+    left = np.arange(len(columns[0]))
+    for one in best[:ONE_BY_ONE]:
+        is_worse = np.ones(len(left), dtype=np.bool_)
+        is_other = np.zeros(len(left), dtype=np.bool_)
+        for column, figure in zip(columns, one, strict=True):
+            is_worse &= column >= figure
+            is_other |= column > figure
+        kept = ~(is_worse & is_other)
+        left, columns = left[kept], [column[kept] for column in columns]
+    rest = best[ONE_BY_ONE:]
+    worse = np.ones((len(left), len(rest)), dtype=np.bool_)
+    other = np.zeros_like(worse)
+    for column, figures in zip(columns, rest.T, strict=True):
+        worse &= column[:, np.newaxis] >= figures
+        other |= column[:, np.newaxis] > figures
+    return np.asarray(left[~(worse & other).any(axis=1)])
 
 
 def adding_most(draws: Floats, least: float) -> list[int]:

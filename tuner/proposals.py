@@ -101,15 +101,15 @@ class Proposals:
         known: set[str] = set()
         new: set[str] = set()
         for trial in self._store.trials():
-            if trial.config is not None:
-                (known if trial.number < first.number else new).add(trial.config.hash())
+            if trial.config_hash is not None:
+                (known if trial.number < first.number else new).add(trial.config_hash)
         size = self._study.space.size(self._study.models)
         is_more = size is None or len(known | new) < size
         return is_more and len(new - known) < int(first.user_attrs[_BATCH_SIZE])
 
     def _untried_default(self, trials: list[TrialRecord]) -> AgentConfig | None:
         """The next of the published defaults, which are tried first and take half of the trials at most."""
-        tried = {trial.config.hash() for trial in trials if trial.config is not None}
+        tried = {trial.config_hash for trial in trials if trial.config is not None}
         asked = sum(not trial.is_free for trial in trials)
         if asked >= self._study.spec.budget.trials // 2:
             return None
@@ -122,7 +122,7 @@ class Proposals:
 
     def _enqueue_untried(self, number: int, trials: list[TrialRecord]) -> None:
         models = self._study.models
-        tried = {trial.config.hash() for trial in trials if trial.config is not None}
+        tried = {trial.config_hash for trial in trials if trial.config is not None}
         rng = np.random.default_rng([self._study.spec.sampler.seed, number])
         space = self._study.space
         size = space.size(models)
@@ -139,7 +139,8 @@ def _repeats_in_a_row(trials: list[TrialRecord]) -> int:
     tried: set[str] = set()
     repeats = 0
     for trial in trials:
-        if trial.config is not None:
-            repeats = repeats + 1 if trial.config.hash() in tried else 0
-            tried |= {trial.config.hash()} if trial.state != "failed" else set()
+        if trial.config_hash is not None:
+            repeats = repeats + 1 if trial.config_hash in tried else 0
+            if trial.state != "failed":
+                tried.add(trial.config_hash)
     return repeats

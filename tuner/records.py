@@ -172,6 +172,8 @@ class TrialRecord:
     """STUDY/TRIAL of an earlier study whose runs this one has, at no cost."""
     stopped: str | None = None
     """Why it was ended before it had seen every question; its values are those of the questions seen."""
+    config_hash: str | None = None
+    """`config.hash()`, as it is kept: of thousands of configs, nobody need make it again."""
 
     @property
     def is_free(self) -> bool:

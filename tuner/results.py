@@ -15,26 +15,21 @@ from string import ascii_lowercase
 import numpy as np
 
 from tuner import front
-from tuner.condition import Condition
 from tuner.intervals import Interval
 from tuner.intervals import difference_interval
 from tuner.intervals import widening
 from tuner.objectives import OBJECTIVES
 from tuner.objectives import Objective
-from tuner.objectives import by_question
 from tuner.records import TrialRecord
+from tuner.sample import DRAWS
+from tuner.sample import Sample
+from tuner.sample import read_answers
 from tuner.spec import LoadedStudy
 from tuner.store import Store
 from tuner.tasks import Split
 
-DRAWS = 200
-"""Resamples of the questions; a membership of 0.9 is then known to ± 0.04."""
-
 PAIR_DRAWS = 1000
 """Resamples by which the points shown are told apart: what happens by chance in 1 % of them then does so ten times."""
-
-SEED = 0
-"""Of the resampling, so that the same study prints the same figures."""
 
 MOST_INFEASIBLE = 10
 """Points shown at most that break a constraint, the nearest misses."""
@@ -148,8 +143,8 @@ class Front:
             for trial in _whole(trials)
             if not deployable or (trial.config is not None and not trial.config.oracle)
         ]
-        searched = _Sample.read(study, store, whole, "search")
-        again = _Sample.read(study, store, whole, "holdout")
+        searched = Sample.read(study, store, whole, "search")
+        again = Sample.read(study, store, whole, "holdout")
         search, near = _front_and_near(searched.within())
         return cls(
             study.spec.objectives,
@@ -168,7 +163,7 @@ def every_point(study: LoadedStudy, store: Store) -> tuple[Point, ...]:
     by the questions that they answered. The latter two are on no front: their membership is 0. None has letters.
     """
     trials = store.trials()
-    whole = _Sample.read(study, store, _whole(trials), "search")
+    whole = Sample.read(study, store, _whole(trials), "search")
     within = whole.within()
     on_front = np.zeros(len(whole.trials), dtype=np.bool_)
     shares = np.zeros(len(whole.trials))
@@ -176,17 +171,12 @@ def every_point(study: LoadedStudy, store: Store) -> tuple[Point, ...]:
         places = [place for place, trial in enumerate(whole.trials) if trial.feasible]
         on_front[places] = front.non_dominated(within.values())
         shares[places] = within.memberships()
-    points = whole.points(on_front, shares, [""] * len(whole.trials))
-    answered = _answered(study, store, "search")
+    points = _points(whole, on_front, shares, [""] * len(whole.trials))
+    ended = {trial.trial_id: trial for trial in evaluated(trials) if trial.stopped is not None}
+    answered = read_answers(study, store, "search", list(ended))
     stopped = [
-        replace(
-            whole,
-            trials=(trial,),
-            amounts=(answered[trial.trial_id],),
-            questions=len(next(iter(answered[trial.trial_id].values()))),
-        ).points(np.array([False]), np.array([0.0]), [""])[0]
-        for trial in evaluated(trials)
-        if trial.stopped is not None and trial.trial_id in answered
+        _points(whole.of(ended[trial_id], answers), np.array([False]), np.zeros(1), [""])[0]
+        for trial_id, answers in answered.items()
     ]
     return tuple(sorted((*points, *stopped), key=lambda point: point.trial.number))
 
@@ -203,12 +193,19 @@ def hypervolume_gain(
     """
     trials = store.trials()
     ended = counted(trials)
-    sample = _Sample.read(study, store, _whole(trials), "search").within()
+    sample = Sample.read(study, store, _whole(trials), "search").within()
     if len(ended) <= last or len(sample.trials) < 2:
         return None
     earlier = np.array([trial.number < ended[-last].number for trial in sample.trials])
     values = sample.values()
     low, high = values.min(axis=0), values.max(axis=0)
+    # Those that matter to either volume, and those that are on the front as it is.
+    before_ = np.flatnonzero(earlier)
+    kept = {*sample.contenders({}), *before_[sample.at(before_.tolist()).contenders({})].tolist()}
+    kept |= {*np.flatnonzero(front.non_dominated(values)).tolist()}
+    kept |= {*before_[front.non_dominated(values[before_])].tolist()}
+    sample, values = sample.at(sorted(kept)), values[sorted(kept)]
+    earlier = earlier[sorted(kept)]
     draws = np.concatenate([values[np.newaxis], sample.draws(DRAWS)])
     scaled = (draws - low) / np.where(high > low, high - low, 1.0)
     reference = np.ones(len(sample.objectives))
@@ -232,154 +229,43 @@ def _whole(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     return [trial for trial in evaluated(trials) if trial.stopped is None]
 
 
-def _answered(study: LoadedStudy, store: Store, split: Split) -> dict[int, dict[str, front.Floats]]:
-    """Of each trial, by quantity: (questions answered, answers); without trials that lack a figure of an answer."""
-    measured = [OBJECTIVES[name] for name in study.measured()]
-    names = list(dict.fromkeys(field for each in measured for field in each.fields))
-    found = {}
-    for trial_id, rows in store.fields(split, [*names, "repeat"]).items():
-        *columns, repeats = rows.T
-        starts = np.flatnonzero(repeats == 0)
-        if np.isnan(columns).any():
-            continue
-        known = dict(zip(names, columns, strict=True))
-        each = {o.name: o.amounts(*(known[field] for field in o.fields)) for o in measured}
-        found[trial_id] = {name: by_question(amounts, starts) for name, amounts in each.items()}
-    return found
+def _groups(sample: Sample) -> list[str]:
+    """Of each trial, the letters of the sets of trials that it cannot be told apart from."""
+    letters = [""] * len(sample.trials)
+    if len(sample.trials) > 1 and sample.questions > 1:
+        values = sample.values()
+        spread = widening(sample.questions) * (sample.draws(PAIR_DRAWS) - values)
+        same = front.alike(values + spread)
+        for number, members in enumerate(front.groups(same)):
+            for member in members:
+                letters[member] += _letter(number)
+    return letters
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """What trials measured on all questions of a split."""
-
-    split: Split
-    questions: int
-    objectives: tuple[Objective, ...]
-    constraints: Mapping[str, Condition]
-    trials: tuple[TrialRecord, ...]
-    amounts: tuple[Mapping[str, front.Floats], ...]
-    """Of each trial, by quantity: (questions, answers), the questions in the same order for all."""
-
-    @classmethod
-    def read(
-        cls, study: LoadedStudy, store: Store, candidates: Sequence[TrialRecord], split: Split
-    ) -> "_Sample":
-        """The candidates with whole measurements; an interrupted pass cannot be paired with whole ones."""
-        sizes = study.task_options
-        questions = sizes.examples if split == "search" else sizes.holdout
-        measured = _answered(study, store, split)
-        whole = [
-            (trial, each)
-            for trial in candidates
-            if (each := measured.get(trial.trial_id))
-            and len(next(iter(each.values()))) == questions
-        ]
-        return cls(
-            split=split,
-            questions=questions,
-            objectives=tuple(OBJECTIVES[name] for name in study.spec.objectives),
-            constraints={
-                name: Condition.parse(text) for name, text in study.spec.constraints.items()
-            },
-            trials=tuple(trial for trial, _ in whole),
-            amounts=tuple(each for _, each in whole),
-        )
-
-    def at(self, places: Sequence[int]) -> "_Sample":
-        """The trials at these places, in this order."""
-        return replace(
-            self,
-            trials=tuple(self.trials[place] for place in places),
-            amounts=tuple(self.amounts[place] for place in places),
-        )
-
-    def within(self) -> "_Sample":
-        """The trials that the search was told are within the constraints."""
-        return self.at([place for place, trial in enumerate(self.trials) if trial.feasible])
-
-    def values(self) -> front.Floats:
-        """(trials, objectives), turned so that smaller is better."""
-        rows = [[o.of(amounts[o.name]) for o in self.objectives] for amounts in self.amounts]
-        return self._oriented(np.array(rows, dtype=np.float64))
-
-    def draws(self, count: int) -> front.Floats:
-        """(draws, trials, objectives), turned likewise: each draw over the same resampled questions for every trial."""
-        indices = front.resample_indices(self.questions, count, SEED)
-        columns = [
-            [
-                o.summary(each[o.name].take(indices, axis=0).reshape(count, -1))
-                for each in self.amounts
-            ]
-            for o in self.objectives
-        ]
-        return self._oriented(np.array(columns, dtype=np.float64).transpose(2, 1, 0))
-
-    def _oriented(self, values: front.Floats) -> front.Floats:
-        return front.oriented(values, [objective.direction for objective in self.objectives])
-
-    def memberships(self) -> front.Floats:
-        """Of each trial, in what share of the draws no other dominates it.
-
-        Shares of right answers are known least, and luck with them decides who looks best: they are steadied first.
-        """
-        values, draws = self.values(), self.draws(DRAWS)
-        for place, objective in enumerate(self.objectives):
-            if objective.unit == "share":
-                scores = [each[objective.name].mean(axis=1) for each in self.amounts]
-                _, twins = np.unique(scores, axis=0, return_inverse=True)
-                draws = front.steadied(draws, values, place, twins.ravel().tolist())
-        return front.membership(draws)
-
-    def excess(self, amounts: Mapping[str, front.Floats]) -> dict[str, float]:
-        """By how much a trial breaks each constraint that it breaks."""
-        found = {}
-        for name, bound in self.constraints.items():
-            value = OBJECTIVES[name].of(amounts[name])
-            if not bound.holds(value):
-                found[name] = abs(value - float(bound.value))
-        return found
-
-    def groups(self) -> list[str]:
-        """Of each trial, the letters of the sets of trials that it cannot be told apart from."""
-        letters = [""] * len(self.trials)
-        if len(self.trials) > 1 and self.questions > 1:
-            values = self.values()
-            spread = widening(self.questions) * (self.draws(PAIR_DRAWS) - values)
-            same = front.alike(values + spread)
-            for number, members in enumerate(front.groups(same)):
-                for member in members:
-                    letters[member] += _letter(number)
-        return letters
-
-    def points(
-        self, on_front: front.Flags, memberships: front.Floats, groups: Sequence[str]
-    ) -> tuple[Point, ...]:
-        """Every trial as a point."""
-        each = zip(self.trials, self.amounts, on_front, memberships, groups, strict=True)
-        return tuple(self._point(*every) for every in each)
-
-    def _point(
-        self,
-        trial: TrialRecord,
-        amounts: Mapping[str, front.Floats],
-        on_front: bool,
-        membership: float,
-        group: str,
-    ) -> Point:
-        return Point(
-            trial=trial,
-            split=self.split,
-            values={name: OBJECTIVES[name].of(each) for name, each in amounts.items()},
-            intervals={name: OBJECTIVES[name].interval(each) for name, each in amounts.items()},
-            on_front=bool(on_front),
-            membership=float(membership),
-            n=self.questions,
-            group=group,
-            excess=self.excess(amounts),
-        )
+def _points(
+    sample: Sample, on_front: front.Flags, memberships: front.Floats, groups: Sequence[str]
+) -> tuple[Point, ...]:
+    """Every trial as a point."""
+    each = zip(on_front, memberships, groups, strict=True)
+    return tuple(_point(sample, place, *every) for place, every in enumerate(each))
 
 
-def _front_and_near(sample: _Sample) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
+def _point(sample: Sample, place: int, on_front: bool, membership: float, group: str) -> Point:
+    answers = sample.answers(place)
+    return Point(
+        trial=sample.trials[place],
+        split=sample.split,
+        values={name: OBJECTIVES[name].of(each) for name, each in answers.items()},
+        intervals={name: OBJECTIVES[name].interval(each) for name, each in answers.items()},
+        on_front=bool(on_front),
+        membership=float(membership),
+        n=sample.questions,
+        group=group,
+        excess=sample.excess(place),
+    )
+
+
+def _front_and_near(sample: Sample) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
     """The front, best in the first objective first, and what is near it, the likeliest members first."""
     if not sample.trials:
         return (), ()
@@ -390,27 +276,30 @@ def _front_and_near(sample: _Sample) -> tuple[tuple[Point, ...], tuple[Point, ..
     others = np.flatnonzero(~on_front & (shares >= front.NEAR)).tolist()
     shown = [*members, *sorted(others, key=lambda place: -shares[place])[: front.MOST_NEAR]]
     together = sample.at(shown)
-    points = together.points(on_front[shown], shares[shown], together.groups())
+    points = _points(together, on_front[shown], shares[shown], _groups(together))
     return points[: len(members)], points[len(members) :]
 
 
-def _confirmed(sample: _Sample, searched: _Sample) -> tuple[Point, ...]:
+def _confirmed(sample: Sample, searched: Sample) -> tuple[Point, ...]:
     """The trials of a second measurement, best in the first objective first, and how far they fell since the first."""
     if not sample.trials:
         return ()
     values = sample.values()
-    within = [place for place, each in enumerate(sample.amounts) if not sample.excess(each)]
+    within = [place for place in range(len(values)) if not sample.excess(place)]
     on_front, shares = np.zeros(len(values), dtype=np.bool_), np.zeros(len(values))
     if within:
         on_front[within] = front.non_dominated(values[within])
         shares[within] = sample.at(within).memberships()
     order = sorted(range(len(values)), key=lambda place: tuple(values[place]))
     ordered = sample.at(order)
-    points = ordered.points(on_front[order], shares[order], ordered.groups())
-    first = dict(zip((trial.trial_id for trial in searched.trials), searched.amounts, strict=True))
+    points = _points(ordered, on_front[order], shares[order], _groups(ordered))
+    places = {trial.trial_id: place for place, trial in enumerate(searched.trials)}
     return tuple(
-        replace(point, drop=_drops(sample.objectives, point, first[point.trial.trial_id]))
-        if point.trial.trial_id in first
+        replace(
+            point,
+            drop=_drops(sample.objectives, point, searched.answers(places[point.trial.trial_id])),
+        )
+        if point.trial.trial_id in places
         else point
         for point in points
     )
@@ -428,18 +317,17 @@ def _drops(
     return drops
 
 
-def _misses(sample: _Sample) -> tuple[Point, ...]:
+def _misses(sample: Sample) -> tuple[Point, ...]:
     """The trials that broke a constraint, those that broke it by the smallest part of its bound first."""
-    broke = [place for place, trial in enumerate(sample.trials) if not trial.feasible]
-
-    def part(place: int) -> float:
-        excess = sample.excess(sample.amounts[place])
-        bounds = {name: abs(float(sample.constraints[name].value)) or 1.0 for name in excess}
-        return max((over / bounds[name] for name, over in excess.items()), default=0.0)
-
-    nearest = sorted(broke, key=part)[:MOST_INFEASIBLE]
+    broke = sample.at([n for n, trial in enumerate(sample.trials) if not trial.feasible])
+    parts = np.zeros(len(broke.trials))
+    for name, bound in sample.constraints.items():
+        limit = float(bound.value)
+        over = broke.figures(name) - limit
+        parts = np.maximum(parts, (over if bound.sign == "<=" else -over) / (abs(limit) or 1.0))
+    nearest = np.argsort(parts, kind="stable")[:MOST_INFEASIBLE].tolist()
     none = np.zeros(len(nearest))
-    return sample.at(nearest).points(none > 0, none, [""] * len(nearest))
+    return _points(broke.at(nearest), none > 0, none, [""] * len(nearest))
 
 
 def _letter(number: int) -> str:

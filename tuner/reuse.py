@@ -117,7 +117,7 @@ def reusable(
     """
     row = store.row()
     assert row is not None  # its owner has registered it
-    known = {trial.config.hash() for trial in store.trials() if trial.config is not None}
+    known = {trial.config_hash for trial in store.trials() if trial.config is not None}
     here = _Here(study, task, row)
     found: dict[str, Reusable] = {}
     refused: list[str] = []

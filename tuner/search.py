@@ -99,7 +99,7 @@ class Search:
         def begin() -> Work | None:
             trials = self._store.trials()
             done = tried | {
-                trial.config.hash()
+                trial.config_hash
                 for trial in trials
                 if trial.config is not None and trial.state == "complete" and trial.stopped is None
             }
@@ -282,7 +282,7 @@ class Search:
         if len(counted(trials)) + len(under_way) >= budget.trials:
             return f"all {budget.trials} trials are done"
         tried = {
-            trial.config.hash()
+            trial.config_hash
             for trial in trials
             if trial.config is not None and trial.state in ("complete", "failed", "running")
             if trial.failure != LEFT_OUT
@@ -374,7 +374,7 @@ class Search:
                 self._store.save_config(trial.trial_id, config, derived_from=parent)
                 asked.config = config
                 left[config.hash()] = asked
-        known = {trial.config.hash() for trial in trials if trial.config is not None}
+        known = {trial.config_hash for trial in trials if trial.config is not None}
         for trial, config in parents.values():
             held = smaller(self._study.space, self._study.models, config)
             if any(child.hash() in left or child.hash() not in known for child in held):
@@ -395,7 +395,7 @@ class Search:
     ) -> None:
         """Trials of the smaller budgets that these runs say everything of; some may be `left` open, by config."""
         known = {
-            trial.config.hash()
+            trial.config_hash
             for trial in self._store.trials()
             if trial.config is not None and trial.failure != LEFT_OUT
         }
@@ -592,8 +592,9 @@ class Search:
 
     def _take_over(self, asked: Asked, config: AgentConfig) -> None:
         """Give a new trial the runs of one that was stopped when an earlier search ended."""
+        key = config.hash()
         for trial in self._store.trials():
-            same = trial.config is not None and trial.config.hash() == config.hash()
+            same = trial.config_hash == key
             if same and trial.trial_id != asked.trial_id and trial.stopped is not None:
                 known = self._store.finished(asked.trial_id, "search")
                 for run in self._store.runs(trial.trial_id, "search"):

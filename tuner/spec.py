@@ -164,6 +164,10 @@ def _pick_executor(content: Any) -> Any:
     raise PydanticCustomError("executor", "Input should be local, {ray: …} or {replay: FILE}")
 
 
+Executor = Annotated[Literal["local"] | OnRay | Replay, BeforeValidator(_pick_executor)]
+"""Where evaluations run."""
+
+
 class ProfileOptions(_Data):
     """What `tuner profile` measures beside the configs of the search space."""
 
@@ -203,9 +207,7 @@ class StudySpec(_Data):
         strict=False,
         description="studies of the same storage, or study files, whose evaluations are reused",
     )
-    executor: Annotated[Literal["local"] | OnRay | Replay, BeforeValidator(_pick_executor)] = (
-        "local"
-    )
+    executor: Executor = "local"
     budget: Budget
     max_failure_rate: float = Field(
         default=0.5, ge=0, lt=1, description="share of failed questions above which a trial fails"
@@ -461,8 +463,16 @@ def storage_url(source: Source, storage: str) -> str:
         url = make_url(storage)
     except ArgumentError:
         raise source.error(
-            ("storage",), f"{storage!r} is no database URL", hint="sqlite:///tuner.db"
+            ("storage",),
+            "is no database URL",  # it may hold a password
+            hint="sqlite:///tuner.db, or postgresql+psycopg://USER@HOST/DATABASE",
         ) from None
+    if url.password or "password" in url.query:
+        raise source.error(
+            ("storage",),
+            "holds a password, which belongs in no file",
+            hint="leave it out: the environment variable PGPASSWORD has it, or the file ~/.pgpass (PGPASSFILE)",
+        )
     if url.get_backend_name() != "sqlite":
         _require_driver(source, url)
         return storage

@@ -6,8 +6,6 @@ owner, its servers), and in which order several are gone through.
 
 import asyncio
 import platform
-import socket
-import time
 import warnings
 from collections.abc import Awaitable
 from collections.abc import Callable
@@ -18,9 +16,7 @@ from importlib.metadata import version
 from typing import Any
 
 import optuna
-import psutil
 
-from tuner.errors import StoreError
 from tuner.events import Report
 from tuner.executors import Executor
 from tuner.executors.fleet import Started
@@ -28,6 +24,7 @@ from tuner.executors.replay import ReplayExecutor
 from tuner.executors.slots import Share
 from tuner.executors.slots import Slots
 from tuner.executors.table import open_executor
+from tuner.lease import Lease
 from tuner.measure.machine import machine
 from tuner.objectives import OBJECTIVES
 from tuner.proposals import Told
@@ -38,14 +35,12 @@ from tuner.search import Search
 from tuner.spec import LoadedStudy
 from tuner.spec import fingerprint_of
 from tuner.store import Store
+from tuner.store.optuna_storage import PatientStorage
 from tuner.store.schema import open_optuna_storage
 from tuner.tasks import Task
 from tuner.termination import Termination
 from tuner.trials import Trials
 from workflows.config import AgentConfig
-
-OWNER_SILENT_S = 600.0
-"""How long an owner on another machine may go without finishing an example before it counts as gone."""
 
 
 def run_study(study: LoadedStudy, *, report: Report = lambda event: None) -> None:
@@ -190,14 +185,13 @@ class _Kept:
     @classmethod
     def open(cls, study: LoadedStudy, task: Task, stack: ExitStack) -> "_Kept":
         """Make or open it; given up with the stack. Raises StoreError."""
-        optuna_study = _open_optuna_study(study)
+        optuna_study, storage = _open_optuna_study(study)
         store = Store.create(study.storage_url, study.spec.name)
         stack.callback(store.close)
         spec = study.spec.model_dump(mode="json")
         fingerprint = study.fingerprint(task)
         store.register(fingerprint, spec=spec, provenance={})
-        owner = _claim(store)
-        stack.callback(store.release, owner)
+        owner = stack.enter_context(Lease(store, storage)).owner
         provenance = {**_provenance(), **evidence(study, task, store.row())}
         store.register(fingerprint, spec=spec, provenance=provenance)
         return cls(study, optuna_study, store, owner)
@@ -249,7 +243,7 @@ async def _run_all(
             await whole(search)
 
 
-def _open_optuna_study(study: LoadedStudy) -> optuna.Study:
+def _open_optuna_study(study: LoadedStudy) -> tuple[optuna.Study, PatientStorage]:
     objectives = [OBJECTIVES[name] for name in study.spec.objectives]
     storage = open_optuna_storage(study.storage_url)
     sampler = make_sampler(study.spec.sampler.name, seed=study.spec.sampler.seed, trial=0)
@@ -267,37 +261,7 @@ def _open_optuna_study(study: LoadedStudy) -> optuna.Study:
             optuna_study.set_metric_names(
                 [f"{objective.name} [{objective.unit}]" for objective in objectives]
             )
-    return optuna_study
-
-
-def _claim(store: Store) -> str:
-    """Become the study's owner. Raises StoreError while another process runs it."""
-    me = psutil.Process()
-    owner = f"{socket.gethostname()}:{me.pid}:{me.create_time():.0f}"
-    row = store.row()
-    previous = row.owner if row is not None else None
-    if row is not None and previous is not None and _lives(previous, row.owner_seen_at or 0.0):
-        host, pid, _ = previous.rsplit(":", 2)
-        raise StoreError(
-            f"the study is being run by process {pid} on {host}",
-            hint="wait for it, or stop it; tuner status shows how far it is",
-        )
-    if not store.claim(owner, previous):
-        raise StoreError(
-            "the study was claimed by another process just now",
-            hint="tuner status shows who runs it; wait for it to end, then run the same command again",
-        )
-    return owner
-
-
-def _lives(owner: str, seen_at: float) -> bool:
-    host, pid, created = owner.rsplit(":", 2)
-    if host != socket.gethostname():
-        return time.time() - seen_at < OWNER_SILENT_S
-    try:
-        return f"{psutil.Process(int(pid)).create_time():.0f}" == created
-    except psutil.NoSuchProcess:
-        return False
+    return optuna_study, storage
 
 
 def _provenance() -> dict[str, Any]:

@@ -156,8 +156,9 @@ class Trials:
 
     def replayed(self, asked: Asked, config: AgentConfig) -> bool:
         """Tell what an earlier trial of the same config found; whether there is one."""
+        key = config.hash()
         for record in evaluated(self.store.trials()):
-            if record.config is not None and record.config.hash() == config.hash():
+            if record.config_hash == key:
                 assert record.values is not None
                 self.complete(
                     asked,
@@ -236,7 +237,7 @@ class Trials:
         if not family:
             return NO_PAST
         by_hash = {
-            trial.config.hash(): trial
+            trial.config_hash: trial
             for trial in self.store.trials()
             if trial.config is not None and trial.derived_from is None and trial.replay_of is None
         }

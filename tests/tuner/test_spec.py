@@ -152,7 +152,15 @@ def test_a_mistake_is_told_with_its_place(load, tmp_path, old, new, message):
         ("sampler: tpe", "sampler: input should be an object, not 'tpe'"),
         ("cache: cold", "cache: input should be 'isolated' or 'shared', not 'cold'"),
         ("max_failure_rate: 1", "max_failure_rate: input should be less than 1, not 1"),
-        ("storage: tuner.db", "storage: 'tuner.db' is no database URL"),
+        ("storage: tuner.db", "storage: is no database URL"),
+        (
+            "storage: postgresql+psycopg://me:sesame@host/db",
+            "storage: holds a password, which belongs in no file",
+        ),
+        (
+            "storage: postgresql+psycopg://me@host/db?password=sesame",
+            "storage: holds a password, which belongs in no file",
+        ),
         ("storage: 'sqlite://'", "storage: a study must outlive its process"),
         ("storage: 'sqlite:///:memory:'", "storage: a study must outlive its process"),
         ("storage: 'sqlite:///none/tuner.db'", "storage: there is no folder "),

@@ -17,7 +17,7 @@ from tuner.front import resample_indices
 from tuner.intervals import wilson
 from tuner.load import P95_NEEDS
 from tuner.load import P99_NEEDS
-from tuner.results import SEED
+from tuner.sample import SEED
 
 DRAWS = 1000
 """Resamples of the questions: quantiles at 2.5 and 97.5 % then rest on 25 draws each."""

@@ -6,7 +6,7 @@ They are made whole, and a number says which: docs/decisions/0033 has why no mig
 import sqlalchemy as sa
 
 from tuner.errors import StoreError
-from tuner.store.schema import shown
+from tuner.store.patience import shown
 
 SERVICE_SCHEMA = 1
 """Goes up with whatever changes a table; a database of another one is refused."""

@@ -19,12 +19,13 @@ def pack_trace(
         "checkpoints": [asdict(checkpoint) for checkpoint in checkpoints],
         "samples": samples,
     }
-    return zlib.compress(json.dumps(content, ensure_ascii=False).encode(), level=6)
+    text = json.dumps(content, ensure_ascii=False)
+    return zlib.compress(text.encode("utf-8", "surrogatepass"), level=6)
 
 
 def unpack_trace(blob: bytes) -> tuple[tuple[Span, ...], tuple[Checkpoint, ...], Samples]:
     """Spans, checkpoints and samples, as they were packed; blobs of before have no samples."""
-    content = json.loads(zlib.decompress(blob))
+    content = json.loads(zlib.decompress(blob).decode("utf-8", "surrogatepass"))
     spans = tuple(Span(**span) for span in content["spans"])
     checkpoints = tuple(Checkpoint(**checkpoint) for checkpoint in content["checkpoints"])
     samples = tuple((seconds, joules) for seconds, joules in content.get("samples", ()))

@@ -7,19 +7,26 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.errors import StoreError
+from tuner.store.patience import shown
+from tuner.store.patience import translate_errors
 from tuner.store.tables import SCHEMA_VERSION
 from tuner.store.tables import VERSION_TABLE
 
 if TYPE_CHECKING:
-    import optuna
+    from tuner.store.optuna_storage import PatientStorage
 
 BUSY_TIMEOUT_S = 60
+"""How long a SQLite connection waits for another one's transaction, before `patience` counts."""
+
+MIGRATION_LOCK = 0x74756E6572
+"""Of PostgreSQL's advisory locks, the one of whoever migrates."""
 
 
 def make_engine(url: str) -> sa.Engine:
     """An engine whose SQLite connections wait for each other, keep foreign keys and survive a crash."""
     engine = sa.create_engine(url, **engine_arguments(url))
     tune_sqlite(engine)
+    translate_errors(engine)
     return engine
 
 
@@ -43,12 +50,12 @@ def tune_sqlite(engine: sa.Engine) -> None:
     engine.dispose()  # connections that were pooled before the listener came
 
 
-def open_optuna_storage(url: str) -> "optuna.storages.RDBStorage":
+def open_optuna_storage(url: str) -> "PatientStorage":
     """Optuna's storage in this database. Raises StoreError for one that a newer Optuna wrote."""
-    import optuna
+    from tuner.store.optuna_storage import PatientStorage
 
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=engine_arguments(url))
+        storage = PatientStorage(url, engine_kwargs=engine_arguments(url))
     except RuntimeError as error:
         raise StoreError(
             f"{shown(url)}: {error}", hint="upgrade Optuna, or name another storage in the study"
@@ -102,10 +109,10 @@ def migrate(engine: sa.Engine) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
     with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            # The driver begins none for DDL: a migration that is killed would be half done.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif engine.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-
-
-def shown(url: str | sa.URL) -> str:
-    """A database's address without its password."""
-    return sa.make_url(url).render_as_string(hide_password=True)

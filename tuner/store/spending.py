@@ -1,17 +1,19 @@
-"""What example runs took, summed up by the database.
+"""What example runs took, summed up by trial and split: the totals that are kept up as runs are kept.
 
 Apart from the store, which keeps and gives back what it was given: here is which part of a run is new, and what is
 made of a part that nobody knows.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from tuner.store.tables import example_runs
+from tuner.records import ExampleRun
+from tuner.store.tables import AMOUNTS
+from tuner.store.tables import totals
 from tuner.store.tables import trials
 
 
@@ -30,16 +32,6 @@ class Amount:
     dearest: float
     """The most that a run took; 0 where none is known."""
 
-    def __add__(self, other: "Amount") -> "Amount":
-        """Of these runs and others."""
-        return Amount(
-            self.total + other.total,
-            self.known + other.known,
-            self.spent + other.spent,
-            self.unknown + other.unknown,
-            max(self.dearest, other.dearest),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Spending:
@@ -55,81 +47,115 @@ class Spending:
     amounts: Mapping[str, Amount]
     """`seconds` of sittings, in which runs may overlap, `latency_s`, `joules`, `tokens` and `usd`."""
 
-    def __add__(self, other: "Spending") -> "Spending":
-        """Of these runs and later ones of the same trial and split."""
-        amounts = {name: amount + other.amounts[name] for name, amount in self.amounts.items()}
-        return replace(other, runs=self.runs + other.runs, amounts=amounts)
+
+def amounts_of(run: ExampleRun) -> dict[str, Amount]:
+    """What one run took."""
+    reused, latency_s = run.reused, run.latency_s
+    # One that was derived or taken from another study is old all through.
+    is_new = latency_s <= 0 or reused.latency_s < latency_s
+    # How long its stretch of its sitting was; its latency where a meter failed and did not say.
+    seconds = run.energy.seconds if run.energy.seconds > 0 else latency_s
+    old_share = reused.latency_s / latency_s if latency_s > 0 else 0.0
+    is_counted = run.tokens_in is not None and run.tokens_out is not None
+    tokens = (run.tokens_in or 0) + (run.tokens_out or 0) if is_counted else None
+    taken: Mapping[str, tuple[float | None, float]] = {
+        "seconds": (seconds, seconds * old_share),
+        "latency_s": (latency_s, reused.latency_s),
+        "joules": (run.energy_j, reused.energy_j),
+        "tokens": (tokens, reused.tokens),
+        "usd": (run.cost_usd, reused.cost_usd),
+    }
+    return {name: _amount(*taken[name], is_new=is_new) for name in AMOUNTS}
 
 
-_RUNS = example_runs.c
+def _amount(value: float | None, reused: float, *, is_new: bool) -> Amount:
+    if value is None:
+        return Amount(total=0.0, known=0, spent=0.0, unknown=int(is_new), dearest=0.0)
+    spent = value - reused if is_new else 0.0
+    return Amount(total=value, known=1, spent=spent, unknown=0, dearest=value)
 
-_IS_NEW = sa.or_(_RUNS.latency_s <= 0, _RUNS.reused_s < _RUNS.latency_s)
-"""Whether any of a run was made for its trial; one that was derived or taken from another study is old all through."""
 
-_SECONDS = sa.case((_RUNS.energy_s > 0, _RUNS.energy_s), else_=_RUNS.latency_s)
-"""How long a run's stretch of its sitting was; its latency where a meter failed and did not say."""
+_ADDED = (
+    "runs",
+    "failed",
+    "asked",
+    *(f"{name}_{part}" for name in AMOUNTS for part in ("total", "known", "spent", "unknown")),
+)
+_LARGEST = ("last_run", "last_window", *(f"{name}_dearest" for name in AMOUNTS))
 
-_OLD_SHARE = sa.case((_RUNS.latency_s > 0, _RUNS.reused_s / _RUNS.latency_s), else_=0.0)
+_T = totals.c
 
-_AMOUNTS: Mapping[str, tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]] = {
-    "seconds": (_SECONDS, _SECONDS * _OLD_SHARE),
-    "latency_s": (_RUNS.latency_s, _RUNS.reused_s),
-    "joules": (_RUNS.energy_j, _RUNS.reused_j),
-    "tokens": (_RUNS.tokens_in + _RUNS.tokens_out, _RUNS.reused_tokens),
-    "usd": (_RUNS.cost_usd, _RUNS.reused_usd),
-}
-"""What a run took, NULL where that is not known, and what of it an earlier run had paid for."""
+_ADD = (
+    sa.update(totals)
+    .where(_T.trial_id == sa.bindparam("of_trial"), _T.split == sa.bindparam("of_split"))
+    .values(
+        {name: _T[name] + sa.bindparam(f"new_{name}") for name in _ADDED}
+        | {
+            name: sa.case(
+                (_T[name] < sa.bindparam(f"new_{name}"), sa.bindparam(f"new_{name}")),
+                else_=_T[name],
+            )
+            for name in _LARGEST
+        }
+    )
+)
+
+
+def add_to_totals(
+    connection: sa.Connection, trial_id: int, split: str, run_id: int, run: ExampleRun
+) -> None:
+    """Count a run that was kept in this transaction."""
+    row: dict[str, Any] = {
+        "runs": 1,
+        "last_run": run_id,
+        "last_window": run.window,
+        "failed": int(run.error is not None),
+        "asked": int(run.reused.latency_s < run.latency_s),
+    }
+    for name, amount in amounts_of(run).items():
+        for part in ("total", "known", "spent", "unknown", "dearest"):
+            row[f"{name}_{part}"] = getattr(amount, part)
+    new = {f"new_{name}": value for name, value in row.items()}
+    of = {"of_trial": trial_id, "of_split": split}
+    if connection.execute(_ADD, {**of, **new}).rowcount == 0:
+        connection.execute(
+            sa.insert(totals),
+            {"trial_id": trial_id, "split": split, "energy_source": run.energy.source, **row},
+        )
 
 
 def spending_query(trial_ids: sa.Select[Any], after: int) -> sa.Select[Any]:
     """A row for each of these trials and each split with runs kept after that one, to be read by `spending_of`."""
     return (
         sa.select(
-            _RUNS.trial_id,
-            _RUNS.split,
-            sa.func.min(trials.c.config_hash).label("config_hash"),
-            sa.func.min(trials.c.config["workflow"].as_string()).label("workflow"),
-            sa.func.count().label("runs"),
-            sa.func.max(_RUNS.run_id).label("last"),
-            *(column for name in _AMOUNTS for column in _columns_of(name)),
+            _T.trial_id,
+            _T.split,
+            trials.c.config_hash,
+            trials.c.config["workflow"].as_string().label("workflow"),
+            _T.runs,
+            _T.last_run,
+            *(
+                _T[f"{name}_{part}"]
+                for name in AMOUNTS
+                for part in ("total", "known", "spent", "unknown", "dearest")
+            ),
         )
-        .join(trials, trials.c.trial_id == _RUNS.trial_id)
-        .where(_RUNS.trial_id.in_(trial_ids), _RUNS.run_id > after)
-        .group_by(_RUNS.trial_id, _RUNS.split)
-        .order_by(_RUNS.trial_id, _RUNS.split)
+        .join(trials, trials.c.trial_id == _T.trial_id)
+        .where(_T.trial_id.in_(trial_ids), _T.last_run > after)
+        .order_by(_T.trial_id, _T.split)
     )
 
 
-def spending_of(row: Mapping[str, Any]) -> Spending:
+def spending_of(row: Sequence[Any]) -> Spending:
     """What a row of `spending_query` says."""
-    return Spending(
-        trial_id=row["trial_id"],
-        split=row["split"],
-        config_hash=row["config_hash"],
-        workflow=row["workflow"],
-        runs=row["runs"],
-        last=row["last"],
-        amounts={
-            name: Amount(
-                total=float(row[f"{name}_total"]),
-                known=int(row[f"{name}_known"]),
-                spent=float(row[f"{name}_spent"]),
-                unknown=int(row[f"{name}_unknown"]),
-                dearest=float(row[f"{name}_dearest"]),
-            )
-            for name in _AMOUNTS
-        },
-    )
-
-
-def _columns_of(name: str) -> list[sa.Label[Any]]:
-    value, reused = _AMOUNTS[name]
-    unknown = sa.and_(_IS_NEW, value.is_(None))
-    parts = {
-        "total": sa.func.sum(value),
-        "known": sa.func.count(value),
-        "spent": sa.func.sum(sa.case((_IS_NEW, value - reused), else_=0)),
-        "unknown": sa.func.sum(sa.case((unknown, 1), else_=0)),
-        "dearest": sa.func.max(value),
+    first = len(row) - _PARTS * len(AMOUNTS)
+    amounts = {
+        name: Amount(*row[place : place + _PARTS])
+        for name, place in zip(AMOUNTS, range(first, len(row), _PARTS), strict=True)
     }
-    return [sa.func.coalesce(column, 0).label(f"{name}_{part}") for part, column in parts.items()]
+    trial_id, split, config_hash, workflow, runs, last = row[:first]
+    return Spending(trial_id, split, config_hash, workflow, runs, last, amounts)
+
+
+_PARTS = 5
+"""Of an amount, in the order of its fields."""

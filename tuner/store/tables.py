@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0005"
 """Revision of the newest migration; a test holds the two together."""
 
 VERSION_TABLE = "tuner_alembic_version"
@@ -45,6 +45,7 @@ studies = sa.Table(
     sa.Column("owner", sa.String(200)),
     sa.Column("owner_seen_at", sa.Float),
     sa.Column("search_s", sa.Float, nullable=False),
+    sa.Column("beat", sa.Integer, nullable=False, server_default="0"),
 )
 
 trials = sa.Table(
@@ -87,7 +88,6 @@ example_runs = sa.Table(
     sa.Column("llm_s", sa.Float, nullable=False),
     sa.Column("tool_only_s", sa.Float, nullable=False),
     sa.Column("started_s", sa.Float, nullable=False),
-    sa.Column("trace", sa.LargeBinary, nullable=False),
     sa.Column("oracle", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("window", sa.Integer, nullable=False, server_default="0"),
     sa.Column("energy_s", sa.Float, nullable=False, server_default="0"),
@@ -101,6 +101,55 @@ example_runs = sa.Table(
     sa.Column("reused_usd", sa.Float, nullable=False, server_default="0"),
     sa.UniqueConstraint("trial_id", "split", "example_id", "repeat", name="tuner_one_run_each"),
 )
+
+traces = sa.Table(
+    "tuner_traces",
+    metadata,
+    sa.Column("run_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("content", sa.LargeBinary, nullable=False),
+)
+"""What is long of a run, apart from the figures that whole studies are read for."""
+
+AMOUNTS = ("seconds", "latency_s", "joules", "tokens", "usd")
+"""What runs take, as it is summed up."""
+
+totals = sa.Table(
+    "tuner_totals",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("split", sa.String(16), primary_key=True),
+    sa.Column("runs", sa.Integer, nullable=False),
+    sa.Column("last_run", sa.Integer, nullable=False),
+    sa.Column("last_window", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sa.Column("asked", sa.Integer, nullable=False),
+    sa.Column("energy_source", sa.String(40), nullable=False),
+    *(
+        sa.Column(f"{name}_{part}", kind, nullable=False)
+        for name in AMOUNTS
+        for part, kind in (
+            ("total", sa.Float),
+            ("known", sa.Integer),
+            ("spent", sa.Float),
+            ("unknown", sa.Integer),
+            ("dearest", sa.Float),
+        )
+    ),
+)
+"""What the runs of a trial on a split come to, kept up in the transaction that keeps a run."""
+
+COLUMNS = ("score", "latency_s", "energy_j", "tokens_in", "tokens_out", "cost_usd", "repeat")
+"""Figures of runs that are packed for a whole trial."""
+
+columns = sa.Table(
+    "tuner_columns",
+    metadata,
+    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("split", sa.String(16), primary_key=True),
+    sa.Column("runs", sa.Integer, nullable=False),
+    *(sa.Column(name, sa.LargeBinary) for name in COLUMNS),
+)
+"""The same figures as in the rows of a trial's runs, side by side: written once it has ended, valid while it has so many runs."""
 
 passes = sa.Table(
     "tuner_passes",

@@ -330,7 +330,9 @@ def test_show_says_what_was_seen_of_servers_and_what_makes_a_pass_doubtful(tuner
     server = {"kv_bytes_mean": 1e6, "kv_bytes_max": 3e6, "kv_source": "analytic"}
     limited = {"client_limited": True, "reason": "its loop was late"}
     sitting = PassRecord(0, energy, 2.0, {"m": server}, {"m": "cleared"}, limited)
+    assert store.claim("test", None)
     store.save_pass(store.trial_id(1), "search", sitting)
+    store.release("test")
     store.close()
     out = tuner("show", path, 1).out
     assert "m: cleared" in out

@@ -38,7 +38,7 @@ def test_what_others_can_reach_is_known(tmp_path, host):
         (f"format_version: 1\nport: 70000\n{MODELS}", r":2: port: "),
         ("format_version: 1\nmodels: {}\n", r":2: models: "),
         (f"format_version: 2\n{MODELS}", r":1: format_version: "),
-        (f"format_version: 1\nstorage: nonsense\n{MODELS}", r":2: storage: 'nonsense' is no database URL"),
+        (f"format_version: 1\nstorage: nonsense\n{MODELS}", r":2: storage: is no database URL"),
         (f"format_version: 1\nstorage: sqlite://\n{MODELS}", r":2: storage: "),
         (f"format_version: 1\nstorage: postgresql+psycopg://a:secret@db/x\n{MODELS}", r":2: storage: holds a password"),
     ],

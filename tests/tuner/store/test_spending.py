@@ -1,8 +1,6 @@
 """What runs took, summed up by the database, against the same sums made here."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import optuna
 import pytest
@@ -15,7 +13,6 @@ from tuner.records import ExampleRun
 from tuner.records import Reading
 from tuner.records import Reused
 from tuner.store import Store
-from tuner.store import schema
 from workflows.config import AgentConfig
 
 RUN = ExampleRun(
@@ -38,22 +35,6 @@ RUN = ExampleRun(
     checkpoints=(),
     spans=(),
 )
-
-
-@pytest.fixture
-def optuna_study(tmp_path: Path) -> Iterator[optuna.Study]:
-    storage = schema.open_optuna_storage(f"sqlite:///{tmp_path}/tuner.db")
-    yield optuna.create_study(study_name="s", storage=storage, directions=["maximize", "minimize"])
-    storage.engine.dispose()
-
-
-@pytest.fixture
-def store(tmp_path: Path, optuna_study: optuna.Study) -> Iterator[Store]:
-    store = Store.create(f"sqlite:///{tmp_path}/tuner.db", "s")
-    store.register({"space": "1"}, spec={"name": "s"}, provenance={})
-    assert store.claim("me", None)
-    yield store
-    store.close()
 
 
 def keep(store: Store, optuna_study: optuna.Study, runs: list[ExampleRun], split: str) -> int:
@@ -136,7 +117,7 @@ def test_sums_are_those_of_the_runs(
 
 
 def test_splits_are_apart_and_other_studies_left_out(
-    store: Store, optuna_study: optuna.Study, tmp_path: Path
+    store: Store, optuna_study: optuna.Study, url: str
 ) -> None:
     trial_id = keep(store, optuna_study, [RUN, RUN], "search")
     for split in ("holdout", "edge"):
@@ -146,7 +127,7 @@ def test_splits_are_apart_and_other_studies_left_out(
     other = optuna.create_study(
         study_name="other", storage=optuna_study._storage, directions=["maximize", "minimize"]
     )
-    second = Store.create(f"sqlite:///{tmp_path}/tuner.db", "other")
+    second = Store.create(url, "other")
     assert second.spent() == []
     assert other.trials == []
     second.close()
@@ -165,7 +146,7 @@ def test_where_a_meter_failed_the_latency_stands_for_the_stretch(
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_what_came_since_adds_to_what_was_there(
+def test_what_has_changed_since_comes_whole(
     store: Store, optuna_study: optuna.Study, found: list[ExampleRun], data: st.DataObject
 ) -> None:
     split = data.draw(st.integers(1, len(found) - 1))
@@ -177,10 +158,5 @@ def test_what_came_since_adds_to_what_was_there(
         store.save_run(trial_id, "search", named, owner="me", search_s=0.0)
     (since,) = store.spent(after=before.last)
     (whole,) = (row for row in store.spent() if row.trial_id == trial_id)
-    added = before + since
-    assert (added.runs, added.last) == (whole.runs, whole.last)
-    for name, amount in whole.amounts.items():
-        assert added.amounts[name].spent == pytest.approx(amount.spent)
-        assert added.amounts[name].total == pytest.approx(amount.total)
-        assert (added.amounts[name].known, added.amounts[name].unknown) == (amount.known, amount.unknown)  # fmt: skip
-        assert added.amounts[name].dearest == amount.dearest
+    assert since == whole
+    assert (whole.runs, whole.last > before.last) == (len(found), True)

@@ -1,6 +1,5 @@
 import dataclasses
 import math
-import sqlite3
 
 import numpy as np
 import optuna
@@ -16,13 +15,14 @@ from tuner.records import ExampleRun
 from tuner.records import PassRecord
 from tuner.records import Reading
 from tuner.store import Store
-from tuner.store import schema
+from tuner.store import tables
 from workflows.base import Checkpoint
 from workflows.config import AgentConfig
 from workflows.trace import Span
 
-text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-name = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+text = st.text(characters, max_size=20)
+name = st.text(characters, min_size=1, max_size=20)
 seconds = st.floats(0, 1e6, allow_nan=False)
 count = st.integers(0, 2**31 - 1)
 SPANS = st.builds(
@@ -105,33 +105,9 @@ def plain_run(example_id="e1", repeat=0, **changes):
     return dataclasses.replace(run, **changes)
 
 
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/tuner.db"
-
-
-@pytest.fixture
-def optuna_study(url):
-    storage = schema.open_optuna_storage(url)
-    yield optuna.create_study(study_name="s", storage=storage, directions=["maximize", "minimize"])
-    storage.engine.dispose()
-
-
-@pytest.fixture
-def store(url, optuna_study):
-    """A study that this process owns."""
-    store = Store.create(url, "s")
-    store.register({"space": "1"}, spec={"name": "s"}, provenance={})
-    assert store.claim("me", None)
-    yield store
-    store.close()
-
-
-def counted(url, table):
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
-        rows = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-    connection.close()
-    return rows
+def counted(engine, table):
+    with engine.connect() as connection:
+        return connection.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar()
 
 
 def new_trial(store, optuna_study, config=CONFIG):
@@ -154,6 +130,18 @@ def test_an_example_run_comes_back_exactly(store, optuna_study, run):
     row = [getattr(run, name) for name in names]
     expected = np.array([row], dtype=float)  # None is NaN here
     np.testing.assert_array_equal(store.fields("search", names)[trial_id], expected)
+
+
+def test_what_no_database_keeps_is_kept_by_another_sign_and_whole_in_the_trace(store, optuna_study):
+    _, trial_id = new_trial(store, optuna_study)
+    span = Span("llm", "m", 0.0, 1.0, "a\0b", "half \ud83d of a pair")
+    run = plain_run(answer="a\0b", error="half \ud83d of a pair", spans=(span,))
+    store.save_run(trial_id, "search", run, owner="me", search_s=0.0)
+    (found,) = store.runs(trial_id, "search")
+    assert (found.answer, found.error) == ("a\u2400b", "half \\ud83d of a pair")
+    assert found.spans == (span,)
+    store.finish(trial_id, failure="said \0")
+    assert store.trials()[0].failure == "said \u2400"
 
 
 def test_sittings_are_kept_and_numbered(optuna_study, store):
@@ -286,13 +274,14 @@ def test_models_are_added_to_the_provenance_as_their_servers_start(store):
     }
 
 
-def test_deleting_the_study_in_optuna_deletes_our_rows(url, store, optuna_study):
+def test_deleting_the_study_in_optuna_deletes_our_rows(url, engine, store, optuna_study):
     _, trial_id = new_trial(store, optuna_study)
     store.save_run(trial_id, "search", plain_run(), owner="me", search_s=1.0)
+    store.finish(trial_id, values={"accuracy": 1.0})
     store.close()
     optuna.delete_study(study_name="s", storage=optuna_study._storage)
-    tables = ("tuner_studies", "tuner_trials", "tuner_example_runs")
-    assert {table: counted(url, table) for table in tables} == dict.fromkeys(tables, 0)
+    names = set(tables.metadata.tables)
+    assert {table: counted(engine, table) for table in names} == dict.fromkeys(names, 0)
     with pytest.raises(StoreError, match="holds no study named 's'"):
         Store.open(url, "s")
 
