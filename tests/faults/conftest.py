@@ -34,7 +34,7 @@ ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 MARK = "TUNER_FAULTS"
 """In the environment of every process that a driver starts, with the driver's own value."""
 
-WITHIN_S = 180.0
+WITHIN_S = 600.0
 """On a machine that is busy with something else."""
 
 SPLITS = ("search", "holdout", "edge")
@@ -126,7 +126,7 @@ class Driver:
     def wait(self) -> int:
         """Its exit status."""
         assert self._process is not None
-        return self._process.wait(timeout=2 * WITHIN_S)
+        return self._process.wait(timeout=WITHIN_S)
 
     def require_end(self) -> None:
         """It comes to its end, all is well, and nothing that it started is left."""

@@ -292,6 +292,7 @@ def test_of_drivers_that_start_at_once_one_runs(
             who = rf"run by process {first.pid} on \S+, started \d{{4}}-|claimed by another process just now"
             assert re.search(who, driver.said), driver.said
             assert "Traceback" not in driver.said
+    wait(lambda: kept.count() == ANSWERS)
     let_go(server, first, wait)
     first.require_end()
     kept.require_whole()
