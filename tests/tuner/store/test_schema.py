@@ -16,6 +16,7 @@ from tuner.records import NOT_REUSED
 from tuner.store import Store
 from tuner.store import schema
 from tuner.store import tables
+from tuner.store.patience import DatabaseAwayError
 from workflows.config import AgentConfig
 
 
@@ -306,8 +307,9 @@ def test_a_process_that_stops_in_mid_transaction_holds_nobody_up_for_ever(postgr
     holder.exec_driver_sql("UPDATE held SET n = 2")
     with other.begin() as connection:
         connection.exec_driver_sql("UPDATE held SET n = 3")
-    with pytest.raises(sa.exc.DBAPIError):
+    with pytest.raises(DatabaseAwayError):
         holder.exec_driver_sql("UPDATE held SET n = 4")
+    holder.invalidate()
     holder.close()
     with other.connect() as connection:
         assert connection.exec_driver_sql("SELECT n FROM held").scalar() == 3
