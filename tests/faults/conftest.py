@@ -37,13 +37,16 @@ MARK = "TUNER_FAULTS"
 WITHIN_S = 600.0
 """On a machine that is busy with something else."""
 
+FOR_EVER = 400
+"""Trials of a study that is to run until a test has it end."""
+
 SPLITS = ("search", "holdout", "edge")
 
 SPACE = f"""\
 format_version: 1
 name: wide
 workflows:
-  cot: {{max_tokens: {list(range(64, 128))}}}
+  cot: {{max_tokens: {list(range(64, 564))}}}
   self_consistency: {{samples: {{low: 1, high: 4}}}}
 """
 
@@ -133,6 +136,15 @@ class Driver:
         status = self.wait()
         assert status == 0, self.said
         self.require_alone()
+
+    def finish(self) -> None:
+        """Have a study that goes on for ever end with the trials that it has."""
+        self.ask_to_end()
+        assert self.wait() == 128 + signal.SIGTERM, self.said
+        text = self.study.path.read_text()
+        self.study.path.write_text(text.replace(f"trials: {FOR_EVER}", "trials: 1"))
+        self.start()
+        self.require_end()
 
     def require_alone(self) -> None:
         """Nothing that it started is left."""
@@ -319,12 +331,13 @@ def make(make_study: Callable[..., LoadedStudy]) -> Callable[..., LoadedStudy]:
     """Writes a study whose model is at these addresses, at each of which one trial at a time is timed."""
 
     def make(
-        *addresses: str, ray: str = "", storage: str = "", settings: str = "", **how: Any
+        *addresses: str, ray: str = "", storage: str = "", trials: int = FOR_EVER
     ) -> LoadedStudy:
-        study = make_study(server="HERE", space=SPACE, **how)
+        study = make_study(server="HERE", space=SPACE, trials=trials)
         ends = ", ".join(f'{{api_base: "{address}"}}' for address in addresses)
-        text = study.path.read_text().replace('api_base: "HERE"', f"endpoints: [{ends}]{settings}")
+        text = study.path.read_text().replace('api_base: "HERE"', f"endpoints: [{ends}]")
         text = text.replace("[accuracy, tokens_total]", "[accuracy, latency_p50_s]")
+        text += "racing: false\n"
         if ray:
             text += f"executor: {{ray: {ray}}}\n"
         if storage:

@@ -94,10 +94,10 @@ def test_a_driver_that_is_killed(
     if database == "postgresql":
         storage = request.getfixturevalue("postgres").make_database("faults_driver")
     servers = [served("--delay-s", "0.05") for _ in range(2)]
-    study = make(*(each.address for each in servers), trials=4 + KILLS, storage=storage)
+    study = make(*(each.address for each in servers), storage=storage)
     driver, kept = drive(study), keeps(study)
     strike_driver(driver, kept, rng, starts_s=4.0)
-    driver.require_end()
+    driver.finish()
     kept.require_whole()
     tally(f"driver, {database}", kept)
 
@@ -106,7 +106,7 @@ def test_a_model_server_at_an_address_that_is_killed(
     make: Make, served: Make, drive: Make, keeps: Make, wait: Make, rng: np.random.Generator, tally: Make
 ) -> None:  # fmt: skip
     servers = [served("--delay-s", "0.05") for _ in range(2)]
-    study = make(*(each.address for each in servers), trials=5 + 2 * KILLS)
+    study = make(*(each.address for each in servers))
     driver, kept = drive(study), keeps(study)
 
     def blow() -> None:
@@ -121,7 +121,7 @@ def test_a_model_server_at_an_address_that_is_killed(
         server.start()
 
     strike(driver, kept, wait, rng, blow)
-    driver.require_end()
+    driver.finish()
     kept.require_whole()
     assert NOTICED in driver.said
     tally("model server at an address", kept)
@@ -130,7 +130,7 @@ def test_a_model_server_at_an_address_that_is_killed(
 def test_a_model_server_of_ours_that_is_killed(
     make: Make, stand_in: Any, drive: Make, keeps: Make, wait: Make, rng: np.random.Generator, tally: Make
 ) -> None:  # fmt: skip
-    study = make("http://127.0.0.1:9/v1", trials=4 + KILLS)
+    study = make("http://127.0.0.1:9/v1")
     command = ", ".join(stand_in.command)
     text = study.path.read_text()
     program = f"serve: vllm, model: a/b, endpoint: completion, command: [{command}]"
@@ -145,7 +145,7 @@ def test_a_model_server_of_ours_that_is_killed(
             psutil.Process(stand_in.starts()[-1]["pid"]).send_signal(signal.SIGKILL)
 
     strike(driver, kept, wait, rng, blow)
-    driver.require_end()
+    driver.finish()
     kept.require_whole()
     starts = stand_in.starts()
     assert len(starts) == 1 + KILLS
@@ -158,7 +158,7 @@ def test_a_database_that_is_killed(
 ) -> None:  # fmt: skip
     servers = [served("--delay-s", "0.05") for _ in range(2)]
     storage = postgres.make_database("faults_database")
-    study = make(*(each.address for each in servers), trials=4 + KILLS, storage=storage)
+    study = make(*(each.address for each in servers), storage=storage)
     driver, kept = drive(study), keeps(study)
 
     def blow() -> None:
@@ -167,7 +167,7 @@ def test_a_database_that_is_killed(
         postgres.start()
 
     strike(driver, kept, wait, rng, blow)
-    driver.require_end()
+    driver.finish()
     kept.require_whole()
     tally("database (PostgreSQL)", kept)
 
@@ -194,7 +194,7 @@ def test_a_worker_on_ray_that_is_killed(
 ) -> None:  # fmt: skip
     servers = [served("--delay-s", "0.05") for _ in range(2)]
     ray = f'{{address: "{cluster.address}", num_cpus: 1}}'
-    study = make(*(each.address for each in servers), trials=5 + 2 * KILLS, ray=ray)
+    study = make(*(each.address for each in servers), ray=ray)
     driver, kept = drive(study), keeps(study)
 
     def blow() -> None:
@@ -204,7 +204,7 @@ def test_a_worker_on_ray_that_is_killed(
             workers[int(rng.integers(len(workers)))].send_signal(signal.SIGKILL)
 
     strike(driver, kept, wait, rng, blow)
-    driver.require_end()
+    driver.finish()
     kept.require_whole()
     wait(lambda: not cluster.workers())
     tally("worker on Ray", kept)
@@ -217,7 +217,7 @@ def test_a_machine_of_the_cluster_that_is_killed(
 ) -> None:  # fmt: skip
     servers = [served("--delay-s", "0.2") for _ in range(2)]
     ray = f'{{address: "{cluster.address}", num_cpus: 2}}'
-    study = make(*(each.address for each in servers), trials=6 + 6 * KILLS, ray=ray)
+    study = make(*(each.address for each in servers), ray=ray)
     driver, kept = drive(study), keeps(study)
 
     def blow() -> None:
@@ -230,7 +230,7 @@ def test_a_machine_of_the_cluster_that_is_killed(
         wait(lambda: len(cluster.workers()) == 1)
 
     strike(driver, kept, wait, rng, blow)
-    driver.require_end()
+    driver.finish()
     kept.require_whole()
     wait(lambda: not cluster.workers())
     tally("machine of the cluster", kept)
@@ -243,10 +243,10 @@ def test_a_driver_on_ray_that_is_killed(
 ) -> None:  # fmt: skip
     servers = [served("--delay-s", "0.05") for _ in range(2)]
     ray = f'{{address: "{cluster.address}", num_cpus: 1}}'
-    study = make(*(each.address for each in servers), trials=4 + KILLS, ray=ray)
+    study = make(*(each.address for each in servers), ray=ray)
     driver, kept = drive(study), keeps(study)
     strike_driver(driver, kept, rng, starts_s=12.0)
-    driver.require_end()
+    driver.finish()
     kept.require_whole()
     wait(lambda: not cluster.workers())
     tally("driver on Ray", kept)
