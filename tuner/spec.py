@@ -162,6 +162,10 @@ def _pick_executor(content: Any) -> Any:
     raise PydanticCustomError("executor", "Input should be local, {ray: …} or {replay: FILE}")
 
 
+Executor = Annotated[Literal["local"] | OnRay | Replay, BeforeValidator(_pick_executor)]
+"""Where evaluations run."""
+
+
 class ProfileOptions(_Data):
     """What `tuner profile` measures beside the configs of the search space."""
 
@@ -201,9 +205,7 @@ class StudySpec(_Data):
         strict=False,
         description="studies of the same storage, or study files, whose evaluations are reused",
     )
-    executor: Annotated[Literal["local"] | OnRay | Replay, BeforeValidator(_pick_executor)] = (
-        "local"
-    )
+    executor: Executor = "local"
     budget: Budget
     max_failure_rate: float = Field(
         default=0.5, ge=0, lt=1, description="share of failed questions above which a trial fails"

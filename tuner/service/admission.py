@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic import ConfigDict
 
+from tuner.bundle import LONGEST_NAME
 from tuner.bundle import Bundle
 from tuner.bundle import named_files
 from tuner.errors import SpecError
@@ -35,7 +36,7 @@ AS_RUN = "as-run.yaml"
 LARGEST_TEXT = 1 << 20
 """Bytes of a study's file, and of a search space."""
 
-_STUDY_NAME = re.compile(r"\w[\w.-]{0,199}")
+_STUDY_NAME = re.compile(r"\w[\w.-]*")
 
 
 class _Asked(BaseModel):
@@ -77,7 +78,7 @@ def as_run(submitted: Path, service: LoadedService) -> LoadedStudy:
     content = dict(source.content)
     if not _is_replayed(content):
         content["models"] = _models(source, service)
-        content["executor"] = service.spec.executor
+        content["executor"] = service.executor()
     content["storage"] = service.storage_url
     path = submitted.with_name(AS_RUN)
     fresh = path.with_suffix(".new")
@@ -96,9 +97,12 @@ def _check(source: Source, bundle: Bundle, folder: Path, *, allow_custom: bool) 
     """Refuse what may not be said, before anything that the study names is read."""
     content = source.content
     name = content.get("name")
-    if not isinstance(name, str) or not _STUDY_NAME.fullmatch(name):
+    is_name = isinstance(name, str) and _STUDY_NAME.fullmatch(name) is not None
+    if not is_name or len(str(name).encode()) > LONGEST_NAME:
         raise source.error(
-            ("name",), f"{name!r} is no name for a study", hint="letters, digits, _, - and ."
+            ("name",),
+            f"{name!r} is no name for a study",
+            hint=f"letters, digits, _, - and ., {LONGEST_NAME} bytes at most",
         )
     space = content.get("search_space")
     if isinstance(space, str):

@@ -74,6 +74,9 @@ from workflows.errors import WorkflowsError
 POLL_S = 0.2
 """Between two looks at a log that somebody follows."""
 
+MOST_DUE = 20
+"""Verifications of one study that are still to be made."""
+
 EVENTS = "text/event-stream"
 
 EVENT = {
@@ -305,6 +308,12 @@ class Api:
                 CONFLICT,
                 f"study {name} is replayed from a table: it has no servers to be measured again",
                 "verify a study that was run",
+            )
+        if sum(each.next_s is not None for each in self._book.verifications(name)) >= MOST_DUE:
+            raise Refused(
+                CONFLICT,
+                f"study {name} has {MOST_DUE} verifications already that are still to be made",
+                f"end some: DELETE /studies/{name}/verifications/ID",
             )
         kept = self._exports.keep(row, asked.rule)
         made = self._book.add_verification(

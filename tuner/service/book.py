@@ -109,7 +109,11 @@ class Book:
     def __init__(self, url: str) -> None:
         """Raises StoreError for a database that cannot be used."""
         self._engine = schema.make_engine(url)
-        make_tables(self._engine)
+        try:
+            make_tables(self._engine)
+        except BaseException:
+            self._engine.dispose()
+            raise
 
     def close(self) -> None:
         """Let go of the database's connections."""

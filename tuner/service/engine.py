@@ -23,15 +23,18 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol
 
+import sqlalchemy as sa
+
 from tuner.content import front_content
 from tuner.content import recommended
 from tuner.errors import UserError
 from tuner.events import Event
 from tuner.events import Report
 from tuner.events import StudyEnded
+from tuner.executors.slots import Share
+from tuner.executors.slots import Slots
 from tuner.results import open_results
 from tuner.service.admission import as_run
-from tuner.service.book import NOBODY
 from tuner.service.book import Book
 from tuner.service.book import State
 from tuner.service.book import Submission
@@ -39,6 +42,7 @@ from tuner.service.book import Verification
 from tuner.service.limits import exceeded
 from tuner.service.log import Log
 from tuner.service.spec import LoadedService
+from tuner.service.verifying import lent
 from tuner.service.verifying import measure_again
 from tuner.spec import LoadedStudy
 from tuner.stream import Stream
@@ -61,7 +65,7 @@ class Run(Protocol):
     """What runs a study: `run_study_among`."""
 
     def __call__(
-        self, study: LoadedStudy, slots: Any, *, weight: float, report: Report
+        self, study: LoadedStudy, slots: Slots, *, weight: float, report: Report
     ) -> Awaitable[None]:
         """Run or resume it."""
         ...
@@ -120,7 +124,7 @@ class Engine:
         self._logs_lock = threading.Lock()
         self._tasks: dict[str, _Running] = {}
         self._verifying: tuple[Verification, asyncio.Task[None]] | None = None
-        self._slots: Any = None
+        self._slots: Slots | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: asyncio.Event | None = None
         self._stopping = False
@@ -183,11 +187,14 @@ class Engine:
 
     def tell(self, name: str, line: Mapping[str, Any]) -> None:
         """Put a line into a study's log."""
-        with self._logs_lock:
-            if name not in self._logs:
-                self._logs[name] = Log(self.folders.log(name))
-            log = self._logs[name]
-        log.append(line)
+        try:
+            with self._logs_lock:
+                if name not in self._logs:
+                    self._logs[name] = Log(self.folders.log(name))
+                log = self._logs[name]
+            log.append(line)
+        except OSError as error:  # a trial must not fail because nobody can hear of it
+            _log.warning("study %s: an event is lost: %s", name, error)
 
     # In the engine's own thread
 
@@ -200,11 +207,14 @@ class Engine:
 
     async def _main(self) -> None:
         self._loop, self._changed = asyncio.get_running_loop(), asyncio.Event()
-        self._slots = make_slots()
+        self._slots = Slots()
         try:
             while not self._stopping:
                 self._changed.clear()
-                self._agree()
+                try:
+                    self._agree()
+                except sa.exc.SQLAlchemyError as error:  # it may be back at the next look
+                    _log.warning("the database does not answer: %s", error)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), LOOK_S)
         finally:
@@ -222,6 +232,8 @@ class Engine:
             row = rows.get(name)
             if running.task.done():
                 del self._tasks[name]
+                if not running.task.cancelled() and (error := running.task.exception()):
+                    _log.error("study %s: its end could not be kept: %r", name, error)
             elif row is None or row.state != "running" or row.digest != running.submission.digest:
                 running.end()
         self._begin(list(rows.values()))
@@ -251,13 +263,12 @@ class Engine:
 
     def _turn(self, row: Submission) -> tuple[float, float, float]:
         """Whoever has least under way for what he is due, then the study that he puts first, then the oldest."""
-        users = {user.name: user.priority for user in self._book.users()}
         under_way = Counter(each.submission.user for each in self._tasks.values())
-        return under_way[row.user] / users.get(row.user, 1.0), -row.priority, row.submitted_s
+        return under_way[row.user] / self._weight_of(row.user), -row.priority, row.submitted_s
 
-    def _weight(self, row: Submission) -> float:
-        users = {user.name: user.priority for user in self._book.users()}
-        return row.priority * (1.0 if row.user == NOBODY else users.get(row.user, 1.0))
+    def _weight_of(self, user: str) -> float:
+        """What is due to a user; to one who is gone as much as to anybody."""
+        return {each.name: each.priority for each in self._book.users()}.get(user, 1.0)
 
     async def _run_one(self, row: Submission) -> None:
         """A study from where it is to its end; the book is told, unless it says already that it should not run."""
@@ -286,9 +297,9 @@ class Engine:
 
     async def _run_within(self, study: LoadedStudy, row: Submission, report: Report) -> None:
         """The run, ended where the study has spent its budget."""
-        running = asyncio.ensure_future(
-            self._run(study, self._slots, weight=self._weight(row), report=report)
-        )
+        weight = row.priority * self._weight_of(row.user)
+        assert self._slots is not None
+        running = asyncio.ensure_future(self._run(study, self._slots, weight=weight, report=report))
         limit = asyncio.create_task(_broken_limit(study))
         try:
             await asyncio.wait([running, limit], return_when=asyncio.FIRST_COMPLETED)
@@ -324,9 +335,12 @@ class Engine:
             self._verifying = (first, task)
 
     async def _verify_one(self, due: Verification) -> None:
-        started_s = time.time()
         file = self.folders.exports(due.study) / due.file
-        outcome, content = await measure_again(file, questions=due.questions)
+        share = Share(self._weight_of(due.user))
+        assert self._slots is not None
+        async with lent(file, self._slots, share):
+            started_s = time.time()
+            outcome, content = await measure_again(file, questions=due.questions)
         self._book.keep_result(due, started_s=started_s, outcome=outcome, content=content)
         line = {"event": "verified", "time": now(), "verification": due.id, "outcome": outcome}
         self.tell(due.study, line)
@@ -350,47 +364,3 @@ def _result(study: LoadedStudy) -> dict[str, Any]:
         return {"front": front_content(study, store), "recommended": recommended(study)}
     finally:
         store.close()
-
-
-# The seam at which `run_study_among` comes in.
-
-
-def make_slots() -> Any:
-    """Stand-in."""
-    return _NoSlots()
-
-
-class _NoSlots:
-    used = (0, 0)
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-
-
-class _StoppedError(UserError):
-    pass
-
-
-async def run_one_after_another(
-    study: LoadedStudy, slots: Any, *, weight: float = 1.0, report: Report
-) -> None:
-    """Stand-in."""
-    from tuner.study import run_study
-
-    stop = threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def heard(event: Event) -> None:
-        if stop.is_set():
-            raise _StoppedError("stopped", hint="-")
-        loop.call_soon_threadsafe(report, event)
-
-    async with slots.lock:
-        running = asyncio.ensure_future(asyncio.to_thread(run_study, study, report=heard))
-        try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            stop.set()
-            with suppress(BaseException):
-                await running
-            raise

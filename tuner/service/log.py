@@ -3,6 +3,7 @@
 Apart from the database, in which a line for each question would be a second transaction for each.
 """
 
+import errno
 import json
 import os
 import threading
@@ -22,18 +23,26 @@ class Log:
         self._largest = largest
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
         self._last = self._mend()
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Keep an event under the next number."""
+        """Keep an event under the next number. Raises OSError where there is no room for it; the log is as before then."""
         with self._lock:
+            text = json.dumps({"id": self._last + 1, **line}, ensure_ascii=False, allow_nan=False)
+            self._write(text.encode(errors="backslashreplace") + b"\n")
             self._last += 1
-            text = json.dumps({"id": self._last, **line}, ensure_ascii=False, allow_nan=False)
-            self._file.write(text.encode(errors="backslashreplace") + b"\n")
-            self._file.flush()
             if self._file.tell() > self._largest:
                 self._cut()
+
+    def _write(self, data: bytes) -> None:
+        before = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.truncate(self._path, before)
+            raise
 
     def close(self) -> None:
         """Write no more."""
@@ -57,7 +66,7 @@ class Log:
         fresh.write_bytes(kept)
         self._file.close()
         fresh.replace(self._path)
-        self._file = self._path.open("ab")
+        self._file = self._path.open("ab", buffering=0)
 
 
 class Reader:

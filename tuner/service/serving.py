@@ -16,8 +16,8 @@ from tuner.openai_api.server import serve as listen
 from tuner.service.app import make_app
 from tuner.service.book import Book
 from tuner.service.engine import Engine
-from tuner.service.engine import run_one_after_another
 from tuner.service.spec import LoadedService
+from tuner.study import run_study_among
 
 GRACE_S = 5
 """For answers under way; whoever follows a study is let go at once, and comes back to the next service."""
@@ -32,7 +32,7 @@ def serve(service: LoadedService, *, allow_custom: bool, ready: Callable[[str], 
                 hint="give it users first: tuner up FILE --add-user NAME; TLS belongs to a reverse proxy before it",
             )
         with bind(service.spec.host, service.spec.port) as listening:
-            engine = Engine(service, book, run_one_after_another)
+            engine = Engine(service, book, run_study_among)
             app = make_app(service, book, engine, allow_custom=allow_custom)
             host, port = listening.getsockname()[:2]
             ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from typing import Literal
 
-import sqlalchemy as sa
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
@@ -19,6 +18,8 @@ from tuner.serving import Addressed
 from tuner.serving import ModelSpec
 from tuner.serving import Served
 from tuner.source import Source
+from tuner.spec import Executor
+from tuner.spec import Replay
 from tuner.spec import storage_url
 
 PORT = 8090
@@ -51,7 +52,7 @@ class ServiceSpec(BaseModel):
     models: dict[str, ModelSpec] = Field(
         min_length=1, description="what studies may use, as a study's file has it"
     )
-    executor: Literal["local"] = Field(
+    executor: Executor = Field(
         default="local", description="where evaluations run, as a study's file has it"
     )
     parallel: int = Field(
@@ -81,6 +82,10 @@ class LoadedService(BaseModel):
         """Whether other machines can ask."""
         return not is_loopback(self.spec.host)
 
+    def executor(self) -> Any:
+        """Where evaluations run, as a study's file would have it."""
+        return self.spec.model_dump(mode="json", include={"executor"})["executor"]
+
     def models(self) -> Mapping[str, dict[str, Any]]:
         """The catalogue as a study's file would have it, in whatever folder that stood."""
         base = self.path.parent.absolute()
@@ -92,11 +97,11 @@ def load_service(path: Path) -> LoadedService:
     source = Source.read(path)
     spec = source.validate(ServiceSpec)
     url = storage_url(source, spec.storage)
-    if sa.make_url(url).password is not None:
+    if isinstance(spec.executor, Replay):
         raise source.error(
-            ("storage",),
-            "holds a password, which would stand in every study that is kept",
-            hint="leave it out: PostgreSQL's clients take it from PGPASSWORD or from ~/.pgpass",
+            ("executor",),
+            "a table answers for one study, not for a service",
+            hint="leave it out; a study that is submitted may name a table",
         )
     return LoadedService(path=path, spec=spec, storage_url=url)
 

@@ -11,13 +11,70 @@ import json
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from tuner.errors import UserError
+from tuner.executors.crew import OURS
+from tuner.executors.slots import IsFree
+from tuner.executors.slots import Share
+from tuner.executors.slots import Slots
+from tuner.verify import content
+from tuner.verify import verify
+from workflows.config import load_agent_file
+from workflows.errors import WorkflowsError
 
 ENDING_S = 20.0
 """For servers that it has started."""
 
 _PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Servers:
+    keys: frozenset[str]
+
+
+@asynccontextmanager
+async def lent(file: Path, slots: Slots, share: Share) -> AsyncIterator[None]:
+    """While the servers of an exported config are lent to it, as to any study, and no study's work is measured with its."""
+    servers = _Servers(_keys_of(file))
+    slots.add(*servers.keys)
+
+    def choose(is_free: IsFree) -> _Servers | None:
+        return servers if all(map(is_free, servers.keys)) else None
+
+    slots.join(share)
+    try:
+        async with slots.lend(share, choose):
+            yield
+    finally:
+        slots.leave(share)
+
+
+def _keys_of(file: Path) -> frozenset[str]:
+    """What slots call the servers that a config needs; none where the file cannot be read, which shows when it is measured.
+
+    As `executors.crew` names them: a server by its address, and the host that it may share with others.
+    """
+    try:
+        models = load_agent_file(file).models.values()
+    except WorkflowsError:
+        return frozenset()
+    keys: set[str] = set()
+    for model in models:
+        address = model.settings.api_base
+        if model.serve:
+            keys.add(OURS)
+        elif address:
+            keys |= {address, f"host {urlsplit(address).hostname}"}
+        else:
+            keys |= {model.settings.model, "host a provider"}
+    return frozenset(keys)
 
 
 async def measure_again(file: Path, *, questions: int | None) -> tuple[str, dict[str, Any]]:
@@ -63,11 +120,6 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != asked["parent"]:
             sys.exit("the service is gone")
-    from tuner.errors import UserError
-    from tuner.verify import content
-    from tuner.verify import verify
-    from workflows.errors import WorkflowsError
-
     try:
         # What its study was allowed to say was decided when that was admitted; its servers are the service's.
         found = verify(Path(asked["file"]), questions=asked["questions"], allow_custom=True)

@@ -90,7 +90,7 @@ def write_study(
     return path
 
 
-def until(check: Callable[[], Any], seconds: float = 60.0) -> Any:
+def until(check: Callable[[], Any], seconds: float = 180.0) -> Any:
     """What is given once there is something."""
     ends = time.monotonic() + seconds
     while not (found := check()):
@@ -129,7 +129,7 @@ class Api:
         assert row is not None
         return row.state
 
-    def reach(self, name: str, *states: str, seconds: float = 60.0) -> None:
+    def reach(self, name: str, *states: str, seconds: float = 180.0) -> None:
         """Wait until a study is in one of these states."""
         until(lambda: self.state(name) in states, seconds)
 

@@ -2,23 +2,27 @@
 
 import asyncio
 import time
+from contextlib import closing
 
+import psutil
 import pytest
 
 from tuner.errors import UserError
 from tuner.events import StudyEnded
 from tuner.events import Talk
 from tuner.service import engine as engine_module
+from tuner.service.book import Book
 from tuner.spec import load_study
 from tuner.study import run_study
 
 
-def until(check, seconds=30.0):
-    """Wait for what is about to be so."""
+def until(check, seconds=180.0):
+    """What is given once there is something."""
     ends = time.monotonic() + seconds
-    while not check():
+    while not (found := check()):
         assert time.monotonic() < ends
         time.sleep(0.05)
+    return found
 
 
 class Runs:
@@ -177,3 +181,53 @@ def test_a_study_that_has_spent_its_budget_is_ended_whatever_its_run_thinks(
         assert front["points"]
         heard = api.ask("GET", "/studies/small/events").text
         assert '"event": "result"' in heard
+
+
+@pytest.mark.slow
+def test_a_claim_that_does_not_hold_any_more_is_seen_in_the_metrics(
+    open_service, runs, exported, serve, api_base
+):
+    with open_service(runs) as api, serve("--text", "Answer: seventeen") as other:
+        api.submit("small")
+        folder = api.engine.folders.exports("small")
+        folder.mkdir(parents=True)
+        text = exported.read_text().replace(api_base, other)
+        text = text.replace("folder: study", f"folder: {exported.parent / 'study'}")
+        (folder / "best.yaml").write_text(text)
+        for file in ("best.yaml", "gone.yaml"):
+            api.book.add_verification(
+                study="small", user="local", rule="knee", file=file, questions=None, every_s=None
+            )
+        api.engine.wake()
+        until(lambda: len(api.book.latest_results()) == 2, 90)
+        first, second = api.ask("GET", "/studies/small/verifications").json()
+        assert [first["results"][0]["outcome"], second["results"][0]["outcome"]] == ["fails", "error"], (first, second)  # fmt: skip
+        assert first["results"][0]["content"]["claims"][0]["name"] == "accuracy"
+        assert "cannot be read" in second["results"][0]["content"]["error"]
+        metrics = api.ask("GET", "/metrics").text
+        assert 'tuner_verifications_total{outcome="fails",study="small"} 1.0' in metrics
+        assert 'tuner_verification_latest{outcome="fails",study="small",verification="1"} 1.0' in metrics  # fmt: skip
+        heard = api.ask("GET", "/studies/small/events?follow=false").text
+        assert heard.count('"event": "verified"') == 2
+
+
+def test_a_verification_ends_with_the_service(open_service, runs, exported, serve, api_base):
+    with serve("--delay-s", "30") as slow:
+        with open_service(runs) as api:
+            api.submit("small")
+            folder = api.engine.folders.exports("small")
+            folder.mkdir(parents=True)
+            text = exported.read_text().replace(api_base, slow)
+            text = text.replace("folder: study", f"folder: {exported.parent / 'study'}")
+            (folder / "best.yaml").write_text(text)
+            made = api.book.add_verification(
+                study="small", user="local", rule="knee", file="best.yaml", questions=None, every_s=None
+            )  # fmt: skip
+            api.engine.wake()
+            children = until(lambda: [c for c in psutil.Process().children() if "tuner.service.verifying" in c.cmdline()])  # fmt: skip
+            began_s = time.monotonic()
+        assert time.monotonic() - began_s < 15
+        assert not any(child.is_running() for child in children)
+    with closing(Book(api.service.storage_url)) as book:
+        assert book.results(made.id) == []
+        assert book.verifications()[0].next_s == made.next_s  # it is due at the next start

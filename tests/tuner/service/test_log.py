@@ -1,4 +1,6 @@
 import json
+import resource
+import signal
 
 import pytest
 
@@ -76,3 +78,20 @@ def test_half_a_letter_of_a_broken_text_is_kept(open_log, tmp_path):
     log = open_log(tmp_path / "events.jsonl")
     log.append({"event": "a", "text": "\ud800"})
     assert ids(Reader(tmp_path / "events.jsonl").new()) == [1]
+
+
+def test_an_event_for_which_there_is_no_room_leaves_the_log_as_it_was(open_log, tmp_path):
+    path = tmp_path / "events.jsonl"
+    log = open_log(path)
+    log.append({"event": "a"})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large|No space left"):
+            log.append({"event": "b", "text": "x" * 100})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    log.append({"event": "c"})
+    found = [json.loads(text) for _, text in Reader(path).new()]
+    assert [(each["id"], each["event"]) for each in found] == [(1, "a"), (2, "c")]
