@@ -13,7 +13,7 @@ from tuner.store.tables import SCHEMA_VERSION
 from tuner.store.tables import VERSION_TABLE
 
 if TYPE_CHECKING:
-    from tuner.store.optuna_storage import PatientStorage
+    from tuner.store.own_trials import OwnersStorage
 
 BUSY_TIMEOUT_S = 60
 """How long a SQLite connection waits for another one's transaction, before `patience` counts."""
@@ -50,12 +50,12 @@ def tune_sqlite(engine: sa.Engine) -> None:
     engine.dispose()  # connections that were pooled before the listener came
 
 
-def open_optuna_storage(url: str) -> "PatientStorage":
+def open_optuna_storage(url: str) -> "OwnersStorage":
     """Optuna's storage in this database. Raises StoreError for one that a newer Optuna wrote."""
-    from tuner.store.optuna_storage import PatientStorage
+    from tuner.store.own_trials import OwnersStorage
 
     try:
-        storage = PatientStorage(url, engine_kwargs=engine_arguments(url))
+        storage = OwnersStorage(url, engine_kwargs=engine_arguments(url))
     except RuntimeError as error:
         raise StoreError(
             f"{shown(url)}: {error}", hint="upgrade Optuna, or name another storage in the study"
