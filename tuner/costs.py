@@ -183,18 +183,18 @@ def measured_file(path: Path) -> Measured:
     Raises ConfigError for what is no exported file, and UserError for one that says too little.
     """
     agent = load_agent_file(path)
-    passes = agent.provenance.get("measured", {})
-    split = "holdout" if "holdout" in passes else "search"
-    rule = agent.provenance.get("rule") or "knee"
+    split = "holdout" if _told(agent, "measured", "holdout") is not None else "search"
+    rule = str(agent.provenance.get("rule") or "knee")
     again = f"export it again: tuner export STUDY --rule {shlex.quote(rule)} --out {path}"
-    if "costs" not in passes.get(split, {}):
+    told = _told(agent, "measured", split, "costs")
+    if told is None:
         raise UserError(
             f"{path}: provenance.measured.{split}.costs: is missing: an earlier version of tuner did not "
             "write what a query took (energy and its error, latency, throughput, tokens)",
             hint=again,
         )
     try:
-        costs = Costs.model_validate(passes[split]["costs"])
+        costs = Costs.model_validate(told)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -205,9 +205,17 @@ def measured_file(path: Path) -> Measured:
     return _measured(f"{path} ({agent.config.workflow})", costs, split, _metered(agent))
 
 
+def _told(agent: AgentFile, *keys: str) -> Any:
+    """What the file says under these keys, None where it says nothing: it may be a stranger's, and say anything."""
+    told: Any = agent.provenance
+    for key in keys:
+        told = told.get(key) if isinstance(told, Mapping) else None
+    return told
+
+
 def _metered(agent: AgentFile) -> list[Mapping[str, Any]]:
-    energy = agent.provenance.get("energy", {})
-    return [energy.get(name, {}) for name in agent.config.models()]
+    found = [_told(agent, "energy", name) for name in agent.config.models()]
+    return [each if isinstance(each, Mapping) else {} for each in found]
 
 
 def measured_row(text: str) -> Measured:

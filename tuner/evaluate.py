@@ -41,7 +41,7 @@ from tuner.tasks import Task
 from workflows.agent import Agent
 from workflows.resume import PastRun
 from workflows.trace import Trace
-from workflows.trace import storable
+from workflows.trace import keepable
 
 Record = Callable[[ExampleRun], None]
 
@@ -301,7 +301,7 @@ class _Asking:
             if not session.on_its_own:
                 return None
             cause = _first(failure)
-            error = storable(f"{type(cause).__name__}: {cause}")
+            error = keepable(f"{type(cause).__name__}: {cause}")
             outcome = outcome or session.outcome("")
         except asyncio.CancelledError:
             if self._left:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from pydantic import ValidationError
 
 from tuner.costs import costs_of
 from tuner.errors import UserError
@@ -212,15 +213,17 @@ class _Exporter:
 
 def _reachable(name: str, model: Mapping[str, Any]) -> ModelSettings:
     """The settings, less the address of a server that is gone when the study ends."""
-    settings = ModelSettings.model_validate(model["settings"])
+    told = model["settings"]
     if model["serve"]:
-        return settings.model_copy(update={"api_base": None})
-    if urlsplit(settings.api_base or "").password:
+        told = {**told, "api_base": None}
+    try:
+        return ModelSettings.model_validate(told)
+    except ValidationError as error:  # of before such addresses were refused in studies
+        first = error.errors()[0]
         raise UserError(
-            f"models.{name}: api_base: holds a password, which belongs in no file",
+            f"models.{name}: {'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}",
             hint="leave it out of the address, and name a variable that holds the key: api_key_env",
-        )
-    return settings
+        ) from None
 
 
 def _files(study: LoadedStudy, out: Path) -> dict[str, str]:

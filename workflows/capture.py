@@ -22,21 +22,19 @@ from typing import Any
 
 from workflows.config import ModelSettings
 from workflows.errors import ModelError
-from workflows.llm import LONGEST_MESSAGE
 from workflows.llm import Prices
 from workflows.llm import import_litellm
 from workflows.llm import prices
 from workflows.llm import read_tokens
+from workflows.llm import shortened
 from workflows.llm import written_down
+from workflows.secret import hide
 from workflows.trace import Span
 from workflows.trace import Trace
-from workflows.trace import storable
+from workflows.trace import keepable
 
 CANCELLED = "cancelled"
 LEFT = "not read to its end"
-
-SHORTEST_SECRET = 8
-"""Characters of a key. A shorter one stands for none, as `none` does, and is a word of other messages."""
 
 
 class _Run:
@@ -161,8 +159,8 @@ class _Try:
                 name=name,
                 start_s=self._start_s,
                 end_s=end_s,
-                input=storable(self._input),
-                output=storable("".join(_said(reply) for reply in self._replies)),
+                input=self._kept(self._input),
+                output=self._kept("".join(_said(reply) for reply in self._replies)),
                 ttft_s=None if self._first_s is None else self._first_s - self._start_s,
                 tokens_in=tokens_in,
                 tokens_out=tokens_out,
@@ -172,6 +170,9 @@ class _Try:
             )
         )
 
+    def _kept(self, text: str) -> str:
+        return keepable(hide(text, [self._key]))
+
     def _describe(self, error: BaseException | str | None) -> str | None:
         if error is None or isinstance(error, str):
             return error
@@ -180,9 +181,7 @@ class _Try:
         if isinstance(error, GeneratorExit):
             return LEFT
         text = str(error).partition("\n")[0].removeprefix("litellm.") or type(error).__name__
-        if len(self._key) >= SHORTEST_SECRET:
-            text = text.replace(self._key, "…")
-        return storable(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…")
+        return keepable(shortened(hide(text, [self._key])))
 
 
 _trying: ContextVar[_Try | None] = ContextVar("trying", default=None)

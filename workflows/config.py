@@ -4,10 +4,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 from typing import Any
 from typing import Literal
+from urllib.parse import urlsplit
 
 import yaml
+from pydantic import AfterValidator
 from pydantic import BaseModel
 from pydantic import ConfigDict
 from pydantic import Field
@@ -75,6 +78,21 @@ def _by_value(knob: Knob) -> Knob:
     return int(knob) if isinstance(knob, float) and knob.is_integer() else knob
 
 
+def without_secret(address: str) -> str:
+    """An address as it stands in files. Raises ValueError for one that holds a name or a password."""
+    try:
+        secret = "@" in urlsplit(address).netloc
+    except ValueError:
+        return address  # whoever calls it says what is wrong with it
+    if secret:
+        raise ValueError("holds a password, which belongs in no file; give a key by the environment: api_key_env")  # fmt: skip
+    return address
+
+
+Address = Annotated[str, AfterValidator(without_secret)]
+"""Where a server is, without what lets one in."""
+
+
 class ModelSettings(BaseModel):
     """How a model is reached, in litellm's terms. Secrets stay in the environment: only a variable's name stands here."""
 
@@ -83,7 +101,7 @@ class ModelSettings(BaseModel):
     model: str = Field(
         description="litellm's name: hosted_vllm/…, openai/…, anthropic/…", min_length=1
     )
-    api_base: str | None = None
+    api_base: Address | None = None
     api_key_env: str | None = Field(
         default=None, description="environment variable that holds the key"
     )
@@ -216,6 +234,8 @@ def load_agent_file(path: Path) -> AgentFile:
         where = ".".join(str(part) for part in first["loc"])
         if first["type"] == "missing":
             raise ConfigError(f"{path}: {where}: is missing, as in no exported agent", hint=_HOW) from None  # fmt: skip
+        if first["type"] == "value_error":  # what was given may be a secret
+            raise ConfigError(f"{path}: {where}: {first['ctx']['error']}", hint=_HOW) from None
         given = repr(first["input"])
         shown = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}…"
         raise ConfigError(f"{path}: {where}: {first['msg']} (given: {shown})", hint=_HOW) from None

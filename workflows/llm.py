@@ -31,8 +31,11 @@ from workflows.config import ModelSettings
 from workflows.errors import ConfigError
 from workflows.errors import ModelError
 from workflows.errors import ModelTimeout
+from workflows.secret import Veil
+from workflows.secret import hide
 from workflows.trace import Span
 from workflows.trace import Trace
+from workflows.trace import keepable
 from workflows.trace import storable
 
 if TYPE_CHECKING:
@@ -104,6 +107,7 @@ class ChatClient:
             )
         self._settings = settings
         self._key = _read_key(settings)
+        self._secrets = () if self._key is None else (self._key,)
         # Here, so that no question's latency holds the seconds that this import takes.
         self._litellm = import_litellm()
         self._prices = prices(settings)
@@ -138,7 +142,7 @@ class ChatClient:
 
         def pass_on(text: str) -> None:
             nonlocal heard
-            if on_text is not None:
+            if on_text is not None and text:
                 heard = True
                 on_text(text)
 
@@ -225,6 +229,9 @@ class ChatClient:
         if not _open_clients:
             await self._litellm.close_litellm_async_clients()
             self._litellm.in_memory_llm_clients_cache.flush_cache()
+        await asyncio.sleep(
+            0
+        )  # sockets are let go in the loop's next turn, and it may have no other
 
     async def _try(self, request: Request, trace: Trace, attempt: int, pass_on: OnText) -> str:
         from workflows.wire import bound
@@ -239,6 +246,7 @@ class ChatClient:
         failure: str | None = None
         body: Bounded | None = None
         room = longest_text(request.max_tokens)
+        veil = Veil(self._secrets)
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 stream = await self._open(request)
@@ -253,7 +261,8 @@ class ChatClient:
                         if room < 0:
                             raise too_long("more text than its tokens can be")
                         parts.append(text)
-                        pass_on(text)
+                        pass_on(veil.pass_on(text))
+                pass_on(veil.end())
         except BaseException as error:  # whatever ended the try is written down, and goes on
             if stream is not None and not isinstance(error, asyncio.CancelledError):
                 await _abandon(stream)
@@ -274,8 +283,8 @@ class ChatClient:
                     name=self._settings.model,
                     start_s=start_s,
                     end_s=trace.now_s(),
-                    input=request.text(),
-                    output="".join(parts),
+                    input=keepable(request.text()),
+                    output=hide("".join(parts), self._secrets),
                     ttft_s=ttft_s,
                     tokens_in=tokens_in,
                     tokens_out=tokens_out,
@@ -286,7 +295,7 @@ class ChatClient:
                     seed=request.seed,
                 )
             )
-        return "".join(parts)
+        return hide("".join(parts), self._secrets)
 
     async def _open(self, request: Request) -> Any:
         from workflows.wire import ASK_PLAIN
@@ -412,9 +421,7 @@ class ChatClient:
         if isinstance(error, asyncio.CancelledError):
             return "cancelled"
         text = str(error).partition("\n")[0].removeprefix("litellm.") or type(error).__name__
-        if self._settings.api_key_env and self._key:
-            text = text.replace(self._key, "…")
-        return storable(text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]}…")
+        return storable(shortened(hide(text, self._secrets)))
 
 
 _open_clients: "WeakSet[ChatClient]" = WeakSet()
@@ -572,6 +579,11 @@ def _status(error: BaseException) -> int:
     if isinstance(error, OpenAIError) and not isinstance(error, APIConnectionError):
         return HTTPStatus.BAD_REQUEST  # refused before anything was sent
     return HTTPStatus.BAD_GATEWAY  # no connection, or a reply that broke off
+
+
+def shortened(message: str) -> str:
+    """What is kept of a server's message."""
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…"
 
 
 def _asked_to_wait_s(error: BaseException | None) -> float | None:

@@ -25,7 +25,7 @@ from workflows.tools import Toolbox
 from workflows.tools import call_tool
 from workflows.trace import Span
 from workflows.trace import Trace
-from workflows.trace import storable
+from workflows.trace import keepable
 
 Oracle = Callable[[str], Awaitable[float]]
 """An answer to its score, by the right answer; only whoever has the right answer can give one."""
@@ -175,7 +175,7 @@ class Session:
             if left is not None:
                 self._checkpoints.append(left)
                 return
-        answer = None if answer is None else storable(answer)
+        answer = None if answer is None else keepable(answer)
         reached = Checkpoint(budget, answer, len(self.trace.spans), self.trace.now_s())
         self._checkpoints.append(reached)
         if self._on_progress is not None:
@@ -186,5 +186,5 @@ class Session:
         if self._recall is not None:
             self._recall.go_on()
         return Outcome(
-            storable(answer), self.trace.now_s(), tuple(self._checkpoints), tuple(self.trace.spans)
+            keepable(answer), self.trace.now_s(), tuple(self._checkpoints), tuple(self.trace.spans)
         )

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from workflows.config import ModelSettings
 from workflows.trace import Span
 from workflows.trace import Trace
+from workflows.trace import keepable
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -170,7 +171,7 @@ def telling(
             kind = (
                 "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
             )
-            _fail(root, kind, str(error) if _captures() else None)
+            _fail(root, kind, keepable(str(error)) if _captures() else None)
             raise
 
 

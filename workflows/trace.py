@@ -7,15 +7,22 @@ from dataclasses import dataclass
 from dataclasses import field
 from typing import Literal
 
+from workflows.secret import hide
+
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def storable(text: str) -> str:
-    """A text that every database and file takes: what is no character of one, U+0000 and halves of surrogate pairs, as U+FFFD.
+    """A text that every database and file takes: what is no character of one, U+0000 and halves of surrogate pairs, as U+FFFD."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def keepable(text: str) -> str:
+    """A text as it may be kept: storable, and without the environment's secrets.
 
     What models, tools and servers say passes here before it is kept, or stands in a prompt.
     """
-    return _UNSTORABLE.sub("\ufffd", text)
+    return hide(storable(text))
 
 
 @dataclass(frozen=True, slots=True)

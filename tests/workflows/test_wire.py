@@ -183,7 +183,7 @@ async def test_ten_megabytes_are_refused_in_little_memory(way: dict[str, str], f
         assert "too long" in str(caught.value)
         assert "max_tokens" in (span.error or "")
     assert peak < 10 * 2**20
-    assert span.end_s - span.start_s < 10
+    assert span.end_s - span.start_s < 30
 
 
 async def test_all_that_was_asked_for_may_be_long(way: dict[str, str]) -> None:

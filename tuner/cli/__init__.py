@@ -127,9 +127,11 @@ def _unknown(message: str) -> str:
 
 
 def _refuse(message: str, hint: str | None) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    from tuner.cli.output import talk
+
+    talk(f"error: {message}")
     if hint:  # None of what a model's server or a tool answered
-        print(f"hint: {hint}", file=sys.stderr)
+        talk(f"hint: {hint}")
     sys.exit(2)
 
 

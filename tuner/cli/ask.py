@@ -19,7 +19,9 @@ def ask(
 ) -> None:
     """Answer a question with an exported configuration, starting its model's server if need be."""
     import asyncio
+    import sys
 
+    from tuner.cli.output import plain
     from tuner.cli.output import talk
     from tuner.deploy import deploy
 
@@ -34,5 +36,5 @@ def ask(
         outcome = asyncio.run(answer())
     calls = sum(span.kind == "llm" for span in outcome.spans)
     tools = len(outcome.spans) - calls
-    print(outcome.answer)
+    print(plain(outcome.answer) if sys.stdout.isatty() else outcome.answer)
     talk(f"{outcome.latency_s:.2f} s, {calls} model calls, {tools} tool calls")

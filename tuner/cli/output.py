@@ -27,9 +27,22 @@ WIDE = 120
 """Characters from which on a value and its interval stand in one line."""
 
 
+_CONTROLS = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: "\u2421",
+    **dict.fromkeys((*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd"),
+}
+"""What moves the cursor, colours, clears or turns the line round, as its picture or U+FFFD."""
+
+
+def plain(text: str) -> str:
+    """A text that may come from a model, as a terminal may show it: it does nothing but stand there."""
+    return text.translate(_CONTROLS)
+
+
 def talk(text: str) -> None:
     """A line for the person, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(plain(text), file=sys.stderr, flush=True)
 
 
 def command() -> str:
@@ -69,7 +82,7 @@ def print_table(
             overflow="fold" if wrap else "ellipsis",
         )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(plain, row))
     Console(width=width(), highlight=False, markup=False).print(table)
 
 

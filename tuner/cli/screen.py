@@ -18,6 +18,7 @@ from tuner import events
 from tuner.budget import Ledger
 from tuner.budget import Used
 from tuner.cli.output import number
+from tuner.cli.output import plain
 from tuner.cli.output import quantity
 from tuner.cli.output import summary
 from tuner.condition import Condition
@@ -414,7 +415,7 @@ def _recommended(rows: Sequence[_Row], names: Sequence[str]) -> Choice:
 def _cut(text: str, width: int, style: str) -> "Text":
     from rich.text import Text
 
-    line = Text(" ".join(text.split("\n")), style=style)
+    line = Text(plain(" ".join(text.split("\n"))), style=style)
     line.truncate(width, overflow="ellipsis")
     return line
 

@@ -161,10 +161,12 @@ def _tree(
     from rich.text import Text
     from rich.tree import Tree
 
+    from tuner.cli.output import plain
+
     told = ", told when it was right (oracle)" if run.oracle else ""
     head = Text(f"{run.example_id} ({split}): answer {run.answer!r}, score {run.score:g}{told}", "bold")  # fmt: skip
     if run.error is not None:
-        head.append(f"\nfailed: {run.error}", style="red")
+        head.append(f"\nfailed: {plain(run.error)}", style="red")
     head.append(f"\n{label}", style="dim")
     head.append(f"\n{_summary(run)}", style="dim")
     if used is not None:
@@ -193,7 +195,7 @@ def _tree(
                 _say(call, "›", new, "", full=full, last=True)
                 _say(call, "‹", span.output, "green" if span.error is None else "red", full=full)
                 if span.error is not None:
-                    call.add(Text(f"[{span.error}]", style="red"))
+                    call.add(Text(f"[{plain(span.error)}]", style="red"))
                 if span.kind == "llm":
                     shown = span.input
     idle_s = run.latency_s - reached
@@ -279,7 +281,9 @@ def _overlap(spans: "Sequence[Span]") -> str:
 def _call(span: "Span", joules: float | None) -> "Text":
     from rich.text import Text
 
-    text = Text(f"{span.kind} {span.name}", style="bold" if span.kind == "llm" else "yellow")
+    from tuner.cli.output import plain
+
+    text = Text(f"{span.kind} {plain(span.name)}", style="bold" if span.kind == "llm" else "yellow")
     facts = [f"{span.end_s - span.start_s:.3f} s from {span.start_s:.3f} s"]
     if span.ttft_s is not None:
         facts.append(f"first token after {span.ttft_s:.3f} s")
@@ -300,7 +304,9 @@ def _say(node: "Tree", mark: str, said: str, style: str, *, full: bool, last: bo
     """What was asked or answered, its first lines or, of a prompt, its last: the rest is counted."""
     from rich.text import Text
 
-    lines = said.strip("\n").split("\n") if said.strip() else []
+    from tuner.cli.output import plain
+
+    lines = plain(said).strip("\n").split("\n") if said.strip() else []
     cut = 0 if full else len(lines) - LINES
     if cut > 0:
         note = f"… {cut} lines more; --full shows them"

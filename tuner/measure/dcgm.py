@@ -25,6 +25,7 @@ from tuner.measure.meter import Meter
 from tuner.measure.meter import MeterKind
 from tuner.measure.meter import Sample
 from tuner.measure.total import total
+from workflows.config import Address
 
 ENERGY = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 """Millijoules since the driver was loaded."""
@@ -47,7 +48,7 @@ class Dcgm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    url: str = Field(pattern=r"^https?://[^/\s]+", description="http://HOST:9400/metrics")
+    url: Address = Field(pattern=r"^https?://[^/\s]+", description="http://HOST:9400/metrics")
     gpus: Literal["all"] | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
         default="all", description="UUIDs of the server's GPUs, or `all` that the exporter shows"
     )

@@ -20,6 +20,7 @@ from tuner.measure.latest import ReplyError
 from tuner.measure.meter import Meter
 from tuner.measure.meter import MeterKind
 from tuner.measure.meter import Sample
+from workflows.config import Address
 
 PERIOD_S = 0.4
 """Each reply costs the server a look at every GPU, and us a millisecond; still often enough to see the server idle."""
@@ -35,7 +36,7 @@ class TensorRtLlm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    url: str = Field(
+    url: Address = Field(
         pattern=r"^https?://[^/\s]+", description="http://HOST:8000/energy_metrics, not under /v1"
     )
 

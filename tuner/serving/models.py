@@ -26,6 +26,7 @@ from pydantic import Tag
 from pydantic import model_validator
 
 from tuner.measure import MeterSpec
+from workflows.config import Address
 from workflows.config import Knob
 from workflows.config import ModelSettings
 
@@ -170,7 +171,7 @@ class Place(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    api_base: str
+    api_base: Address
     meter: MeterSpec | None = Field(
         default=None, description="how this server's energy is measured"
     )

@@ -22,7 +22,7 @@ from workflows.errors import ConfigError
 from workflows.errors import ToolError
 from workflows.trace import Span
 from workflows.trace import Trace
-from workflows.trace import storable
+from workflows.trace import keepable
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,22 +173,22 @@ async def call_tool(
 
     A name that no tool has is such a failure, and so is "", which stands for an argument that is no action.
     """
-    argument = storable(argument)
+    argument = keepable(argument)
     start_s = trace.now_s()
     observation = ""
     ends = False
     error: str | None = "cancelled"
     try:
         if name in tools:
-            observation = storable(await tools[name].call(argument))
+            observation = keepable(await tools[name].call(argument))
             ends, error = tools[name].ends, None
         else:
             given = f"{name}[{argument}]" if name else argument
             observation = error = f"Invalid action {given!r}. Known: {', '.join(actions(tools))}."
     except ToolError as failure:
-        observation = error = storable(str(failure))
+        observation = error = keepable(str(failure))
     except Exception as failure:
-        error = storable(f"{type(failure).__name__}: {failure}")
+        error = keepable(f"{type(failure).__name__}: {failure}")
         raise
     finally:
         trace.add(

@@ -141,3 +141,16 @@ def test_calls_of_the_run_that_was_gone_on_from_have_no_joules_of_their_own(path
     joules = attribute_calls([replace(RUN, reused=reused, started_s=-4.5)])["q1", 0]
     assert joules[:3] == (None, None, None)
     assert None not in joules[3:]
+
+
+def test_what_a_model_wrote_does_nothing_to_a_terminal(tuner, keep, found, monkeypatch):
+    hostile = "\x1b[2J\x1b]0;owned\x07 \x9b31m [red]x[/red] \u202egnp.exe"
+    monkeypatch.setattr(
+        "tuner.store.rows.unpack_trace",
+        lambda blob: ((Span("llm", hostile, 0.0, 1.0, hostile, hostile, error=hostile),), (), ()),
+    )
+    study = keep(found("direct", {}, search=[(1, 1, None)] * 4))
+    ended = tuner("trace", study.path, 0, "q5", "--full")
+    assert "[red]x[/red]" in ended.out  # as it stands
+    for control in "\x1b\x07\x9b\u202e":
+        assert control not in ended.out + ended.err
