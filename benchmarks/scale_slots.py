@@ -157,7 +157,7 @@ class _Place:
             assert run.stdout is not None
             family = _Family(run.pid, self._cluster, [server for server, _ in servers])
             for line in run.stdout:
-                watch.hear(json.loads(line), family)
+                watch.hear(json.loads(line), time.perf_counter(), family)
                 if watch.is_over:
                     run.terminate()
                     break
@@ -290,9 +290,8 @@ class _Watch:
     _gaps_s: list[float] = field(default_factory=list)
     _ends_s: list[float] = field(default_factory=list)
 
-    def hear(self, line: Mapping[str, Any], family: _Family) -> None:
-        """An event."""
-        now_s = time.perf_counter()
+    def hear(self, line: Mapping[str, Any], now_s: float, family: _Family) -> None:
+        """An event, and when it came."""
         match line["event"]:
             case "message":
                 self.said += line["text"] + "\n"
