@@ -85,7 +85,7 @@ format_version: 1
 name: scale
 task: {{name: villages, examples: {examples}, holdout: {holdout}}}
 search_space: space.yaml
-models: {{small: {{model: openai/small, api_base: "{api_base}"}}}}
+models: {{small: {{model: openai/loopback, api_base: "{api_base}"}}}}
 objectives: [accuracy, latency_p50_s, tokens_total]
 sampler: {{name: random, seed: 1}}
 budget: {{trials: {trials}}}
@@ -266,7 +266,7 @@ def _size(engine: sa.Engine, study: LoadedStudy) -> int:
 
 def _provenance() -> dict[str, Any]:
     energy = {"source": "nvml-counter", "scope": "GPU-6f1c", "tick_s": 0.1, "gpus": 1}
-    settings = {"model": "openai/small", "api_base": "http://127.0.0.1:9/v1"}
+    settings = {"model": "openai/loopback", "api_base": "http://127.0.0.1:9/v1"}
     model = {"settings": settings, "serve": None, "engine": None, "cache": "shared"}
     return {
         "versions": {"tuner": "0.1.0"},
@@ -669,7 +669,7 @@ def _write_replay(folder: Path, trials: int) -> LoadedStudy:
         ]
     provenance = _provenance()
     provenance["models"]["small"]["energy"] = {"source": "none", "scope": "nothing"}
-    provenance["models"]["small"]["settings"] = ModelSettings(model="openai/small").model_dump()
+    provenance["models"]["small"]["settings"] = ModelSettings(model="openai/loopback").model_dump()
     content = {
         "format_version": 1,
         "study": "recorded",

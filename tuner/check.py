@@ -89,6 +89,8 @@ class Forecast:
     """How often a server is stopped and another variant of its model started."""
     start_s: float
     """What a start took here."""
+    at_once: int
+    """Trials that run beside each other."""
     search_s: float
     """For all trials that fit into the budget."""
     search_wh: float | None
@@ -109,6 +111,7 @@ class _Probed:
     energies: Mapping[str, Mapping[str, Any]]
     """Model to the source and the scope of its meter, and how many GPUs it watches."""
     start_s: float
+    at_once: int
 
     @property
     def sources(self) -> dict[str, str]:
@@ -135,12 +138,14 @@ def check_study(study: LoadedStudy, *, report: Report = lambda event: None) -> F
 def _probe_all(study: LoadedStudy, task: Task, report: Report) -> _Probed:
     energies: dict[str, Mapping[str, Any]] = {}
     starts_s: list[float] = []
+    at_once = 1
 
     def started(server: Started) -> None:
         energies[server.model] = server.provenance["energy"]
         starts_s.append(server.start_s)
 
     async def probe() -> list[list[ExampleRun]]:
+        nonlocal at_once
         executor = open_executor(
             study,
             task,
@@ -155,6 +160,7 @@ def _probe_all(study: LoadedStudy, task: Task, report: Report) -> _Probed:
             energies.update({name: model["energy"] for name, model in models.items()})
         try:
             await executor.open()
+            at_once = executor.capacity
             return await _probe(study, task, executor.under(study.spec.load.without_extras()))
         except VariantError as error:
             raise ServingError(
@@ -165,7 +171,7 @@ def _probe_all(study: LoadedStudy, task: Task, report: Report) -> _Probed:
             await executor.close()
 
     runs = asyncio.run(probe())
-    return _Probed(runs, energies, float(np.mean(starts_s or [0.0])))
+    return _Probed(runs, energies, float(np.mean(starts_s or [0.0])), at_once)
 
 
 async def _probe(study: LoadedStudy, task: Task, executor: Executor) -> list[list[ExampleRun]]:
@@ -292,9 +298,12 @@ def _forecast(study: LoadedStudy, probed: _Probed) -> Forecast:
         limit = getattr(budget, name)
         if limit is not None and trial[name].all():
             left = limit - (holdout[name] if name in QUANTITIES else 0.0)
-            fits[name] = np.maximum(0.0, np.floor(left / trial[name]))
+            beside = probed.at_once if name == CLOCK else 1
+            fits[name] = beside * np.maximum(0.0, np.floor(left / trial[name]))
     count = np.min(list(fits.values()), axis=0)
     search = {name: count * of for name, of in trial.items()}
+    for passes in (search, holdout):
+        passes[CLOCK] = passes[CLOCK] / probed.at_once
     return Forecast(
         configs=size,
         questions={"search": options.examples, "holdout": options.holdout},
@@ -306,6 +315,7 @@ def _forecast(study: LoadedStudy, probed: _Probed) -> Forecast:
         else float(each["energy_wh"][0]) * JOULES_PER_WH,
         restarts=round(restarts_each * float(count[0])),
         start_s=probed.start_s,
+        at_once=probed.at_once,
         search_s=float(search[CLOCK][0]),
         search_wh=None if "energy_wh" not in search else float(search["energy_wh"][0]),
         trials=_taken(count),

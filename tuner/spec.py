@@ -22,6 +22,7 @@ from tuner.condition import Condition
 from tuner.errors import SpecError
 from tuner.load import P95_NEEDS
 from tuner.load import Load
+from tuner.measure.nvml import NvmlSpec
 from tuner.objectives import OBJECTIVES
 from tuner.samplers import LARGEST_GRID
 from tuner.samplers import SAMPLERS
@@ -32,6 +33,7 @@ from tuner.serving import ModelSpec
 from tuner.serving import Served
 from tuner.serving import model_name
 from tuner.serving import variant_name
+from tuner.serving.program import Program
 from tuner.source import Source
 from tuner.space import Choices
 from tuner.space import SearchSpace
@@ -405,9 +407,29 @@ def load_study(path: str | Path) -> LoadedStudy:
         storage_url=storage_url(source, spec.storage),
     )
     check_roles(space, space_path, study.models)
+    if isinstance(spec.executor, OnRay):
+        _require_own_gpus(source, spec)
     if spec.sampler.name == "grid":
         _require_listed(source, study)
     return study
+
+
+def _require_own_gpus(source: Source, spec: StudySpec) -> None:
+    """Raise SpecError for servers on workers that would take, or measure, GPUs of their neighbours."""
+    for name, model in spec.models.items():
+        if isinstance(model, Program) and model.gpus:
+            raise source.error(
+                ("models", name, "gpus"),
+                "on Ray, each worker has its GPUs from the cluster",
+                hint="leave it out; executor: {ray: {num_gpus: N}} says how many a worker gets",
+            )
+        meter = None if isinstance(model, Addressed) or model.meter is None else model.meter.root
+        if isinstance(meter, NvmlSpec) and meter.nvml != "visible":
+            raise source.error(
+                ("models", name, "meter", "nvml"),
+                "on Ray, a worker's GPUs are known once it has them; others of its machine are not its own",
+                hint="meter: {nvml: visible}",
+            )
 
 
 def _require_listed(source: Source, study: LoadedStudy) -> None:

@@ -75,6 +75,21 @@ def test_the_wall_clock_is_for_the_search(make_study: MakeStudy) -> None:
     assert limited(make_study, "wall_clock: 9h").ends_by == "trials"
 
 
+def test_trials_at_once_take_less_time_and_no_less_of_anything_else(
+    make_study: MakeStudy, serve: Callable[..., Any]
+) -> None:
+    with serve() as one, serve() as other:
+        study = make_study(server="HERE")
+        ends = f'endpoints: [{{api_base: "{one}"}}, {{api_base: "{other}"}}]'
+        text = study.path.read_text().replace('api_base: "HERE"', ends)
+        study.path.write_text(text)
+        forecast = check_study(load_study(study.path))
+    assert forecast.at_once == 2
+    clock, tokens = (forecast.predictions[name] for name in ("wall_clock", "tokens"))
+    assert clock.search.mean == pytest.approx(6 * clock.trial.mean / 2)
+    assert tokens.search.mean == pytest.approx(6 * tokens.trial.mean)
+
+
 def test_extra_questions_are_paid_for_as_well(make_study: MakeStudy, tokens: float) -> None:
     forecast = check_study(make_study(space=ONE, extra="load: {rate: 50, warm_up: 5}\n"))
     assert forecast.predictions["tokens"].trial.mean == 15 * tokens

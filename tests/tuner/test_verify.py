@@ -55,7 +55,8 @@ def test_a_system_that_got_worse_does_not_hold(exported, serve, api_base):
 
 
 def test_questions_that_fail_count_as_wrong(exported, serve, api_base):
-    with serve("--script", "200", *["500"] * 30) as other:
+    # After each failure the server is asked something short, and is well.
+    with serve("--script", "200", *["500", "200"] * 30) as other:
         change(exported, api_base, other)
         found = verify(exported)
     assert found.failed == 30

@@ -52,6 +52,8 @@ def _found(study: "LoadedStudy", forecast: "Forecast") -> list[list[str]]:
         ["models", ", ".join(map(_served, study.models.items()))],
         ["meters", ", ".join(f"{model}: {source}" for model, source in forecast.energy.items())],
     ]
+    if forecast.at_once > 1:
+        rows.append(["trials at once", str(forecast.at_once)])
     if any(study.models.values()):
         times = f"about {forecast.restarts} ×, {number(forecast.start_s)} s each"
         rows.append(["servers restart", times])

@@ -57,6 +57,8 @@ class Worker:
     """What runs on a machine of the cluster; to be made an actor of. Knows several studies, one at a time is asked of it."""
 
     def __init__(self) -> None:
+        # Ray numbers GPUs as the driver does; without this, CUDA counts the fastest first.
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._studies: dict[int, InThisProcess] = {}
         self._waiting: list[Event | Started] = []
         self._enough: set[int] = set()

@@ -6,6 +6,7 @@ integrated. Both are called and their refusal caught, because no table of archit
 """
 
 import math
+import os
 import time
 import weakref
 from collections.abc import Callable
@@ -61,17 +62,22 @@ AVERAGED_S = 1.0
 """What nvmlDeviceGetPowerUsage averages over on most recent cards."""
 
 
+Wanted = Literal["all", "visible"] | Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+"""GPUs as a study names them."""
+
+
 class NvmlSpec(MeterKind):
     """The driver's energy counter of NVIDIA GPUs: `nvml: all`, or those of the server by UUID."""
 
-    nvml: Literal["all"] | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
-        description="UUIDs of the server's GPUs (nvidia-smi -L), or `all` of this machine"
+    nvml: Wanted = Field(
+        description="UUIDs of the server's GPUs (nvidia-smi -L), `all` of this machine, or `visible`: those that "
+        "CUDA_VISIBLE_DEVICES leaves to a server that is started here, as on a worker"
     )
 
     @field_validator("nvml")
     @classmethod
     def _once_each(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if len(set(value)) < len(value) and value != "all":
+        if len(set(value)) < len(value) and not isinstance(value, str):
             raise ValueError("names a GPU twice, whose energy would be counted twice")
         return value
 
@@ -131,9 +137,7 @@ def gpu_names() -> list[str]:
         return [str(pynvml.nvmlDeviceGetName(handle)) for handle in _devices().values()]
 
 
-def gpu_meters(
-    uuids: Literal["all"] | tuple[str, ...], *, pid: int | None = None
-) -> list["GpuMeter"]:
+def gpu_meters(wanted: Wanted, *, pid: int | None = None) -> list["GpuMeter"]:
     """A meter for each of some GPUs, or of all; `pid` is their server's when we started it.
 
     Takes up to CALIBRATED_S, in which the counters are watched. A MIG slice has no counter of its own: its whole
@@ -141,7 +145,7 @@ def gpu_meters(
     that tells neither energy nor power, and for one on which others compute beside the server.
     """
     with _nvml():
-        chosen = _choose(_devices(), uuids)
+        chosen = _choose(_devices(), wanted)
         counted = {uuid: _counter_problem(handle) is None for uuid, handle in chosen.items()}
         powers = {uuid: _Power.of(handle) for uuid, handle in chosen.items()}
         for uuid, handle in chosen.items():
@@ -377,11 +381,12 @@ def _devices() -> dict[str, Any]:
     return devices
 
 
-def _choose(devices: dict[str, Any], uuids: Literal["all"] | tuple[str, ...]) -> dict[str, Any]:
+def _choose(devices: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
+    uuids = _visible(list(devices)) if wanted == "visible" else wanted
     if uuids == "all":
         if not devices:
             raise UserError(
-                "meter: nvml: all: the NVIDIA driver sees no GPU",
+                f"meter: nvml: {wanted}: the NVIDIA driver sees no GPU",
                 hint="does nvidia-smi show one? Without a GPU here, use dcgm of the machine that has it, or none",
             )
         return devices
@@ -393,6 +398,39 @@ def _choose(devices: dict[str, Any], uuids: Literal["all"] | tuple[str, ...]) ->
             raise UserError(f"meter: nvml: no GPU {uuid!r} on this machine", hint=f"known: {known}")
         chosen[whole] = devices[whole]
     return chosen
+
+
+def _visible(known: Sequence[str]) -> Wanted:
+    """What CUDA_VISIBLE_DEVICES names, of these in the driver's order. Raises UserError where that cannot be told."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return "all"
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    if not names:
+        raise UserError(
+            "meter: nvml: visible: CUDA_VISIBLE_DEVICES leaves no GPU",
+            hint="ask for one (on Ray: num_gpus), or measure with another meter",
+        )
+    if any(map(str.isdecimal, names)) and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        raise UserError(
+            f"meter: nvml: visible: CUDA_VISIBLE_DEVICES={visible} has numbers, which CUDA gives to the fastest GPU first "
+            "and the driver by place",
+            hint="set CUDA_DEVICE_ORDER=PCI_BUS_ID as well, or name the GPUs by UUID",
+        )
+    return tuple(_named(name, known, visible) for name in names)
+
+
+def _named(name: str, known: Sequence[str], visible: str) -> str:
+    """The UUID that a number, the beginning of a UUID or a UUID means."""
+    if not name.isdecimal():
+        found = [uuid for uuid in known if uuid.startswith(name)]
+        return found[0] if len(found) == 1 else name
+    if int(name) >= len(known):
+        raise UserError(
+            f"meter: nvml: visible: CUDA_VISIBLE_DEVICES={visible}: there is no GPU {name}",
+            hint=f"known: {', '.join(known) or 'none'}",
+        )
+    return known[int(name)]
 
 
 def _whole(uuid: str) -> str | None:

@@ -123,12 +123,13 @@ class Engine:
         self._logs: dict[str, Log] = {}
         self._logs_lock = threading.Lock()
         self._tasks: dict[str, _Running] = {}
-        self._verifying: tuple[Verification, asyncio.Task[None]] | None = None
+        self._verifying: tuple[bool, asyncio.Task[None]] | None = None
+        """Whether it starts servers, and the task."""
         self._slots: Slots | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed: asyncio.Event | None = None
         self._stopping = False
-        self._thread = threading.Thread(target=self._work, name="tuner-engine")
+        self._thread = threading.Thread(target=self._work, name="tuner-engine", daemon=True)
         self.failure: str | None = None
         """Why it has ended by itself, which it should not."""
 
@@ -236,19 +237,22 @@ class Engine:
                     _log.error("study %s: its end could not be kept: %r", name, error)
             elif row is None or row.state != "running" or row.digest != running.submission.digest:
                 running.end()
+        self._verify(rows)  # first, or one study after another would have this machine
         self._begin(list(rows.values()))
-        self._verify(rows)
+
+    def _is_serving(self) -> bool:
+        """Whether something that runs starts servers on this machine."""
+        studies = any(each.submission.serves for each in self._tasks.values())
+        return studies or (self._verifying is not None and self._verifying[0])
 
     def _begin(self, rows: Sequence[Submission]) -> None:
         """Begin what there is room for: first what ran when the service ended, then by whose turn it is."""
         left = [row for row in rows if row.state == "running" and row.name not in self._tasks]
         waiting = [row for row in rows if row.state == "queued" and row.name not in self._tasks]
         while len(self._tasks) < self._service.spec.parallel and (left or waiting):
-            serving = self._verifying is not None or any(
-                each.submission.serves for each in self._tasks.values()
-            )
+            serving = self._is_serving()
             able = [row for row in left or waiting if not (row.serves and serving)]
-            if left and not able:  # what goes on must not be overtaken for ever by what is new
+            if left and not able:  # what goes on waits for this machine, and others need not
                 left = []
                 continue
             if not able:
@@ -318,21 +322,25 @@ class Engine:
     def _verify(self, rows: Mapping[str, Submission]) -> None:
         """Begin the verification that is due longest, one at a time; its servers are those of its study."""
         if self._verifying is not None:
-            if not self._verifying[1].done():
+            task = self._verifying[1]
+            if not task.done():
                 return
             self._verifying = None
+            if not task.cancelled() and (error := task.exception()):
+                _log.error("a verification could not be kept: %r", error)
+                return  # until the next look
         now_s = time.time()
         due = [
             each
             for each in self._book.verifications()
             if each.next_s is not None and each.next_s <= now_s and each.study in rows
         ]
-        serving = any(each.submission.serves for each in self._tasks.values())
+        serving = self._is_serving()
         able = [each for each in due if not (serving and rows[each.study].serves)]
         if able:
             first = min(able, key=lambda each: each.next_s or 0.0)
             task = asyncio.create_task(self._verify_one(first))
-            self._verifying = (first, task)
+            self._verifying = (rows[first.study].serves, task)
 
     async def _verify_one(self, due: Verification) -> None:
         file = self.folders.exports(due.study) / due.file
@@ -352,7 +360,10 @@ async def _broken_limit(study: LoadedStudy) -> str:
     while True:
         await asyncio.sleep(max(LIMITS_S, took_s / MOST_LOOKING))
         began_s = time.perf_counter()
-        broken = await asyncio.to_thread(exceeded, study)
+        try:
+            broken = await asyncio.to_thread(exceeded, study)
+        except sa.exc.SQLAlchemyError:  # the run has its own patience with the database
+            broken = None
         took_s = time.perf_counter() - began_s
         if broken is not None:
             return broken

@@ -14,7 +14,7 @@ from tuner.serving.isolation import isolate
 from tuner.serving.isolation import salted
 from tuner.serving.models import Addressed
 
-PROBE_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 10.0
 SHOWN = 20
 """Names of models in a message."""
 PROBE_BYTES = 2**20

@@ -262,6 +262,28 @@ def test_one_that_does_not_answer_at_first_is_left_out_and_all_of_them_end_the_r
         run_study(at_several(gone, gone_too, folder="none"))
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("gpus: [0]", r"study.yaml:\d+: models.m.gpus: on Ray, each worker has its GPUs"),
+        ("meter: {nvml: all}", r"study.yaml:\d+: models.m.meter.nvml: on Ray, a worker's GPUs"),
+        ("meter: {nvml: visible}", None),
+    ],
+)
+def test_a_worker_measures_no_gpus_of_its_neighbours(
+    make_study: MakeStudy, model: str, message: str | None
+) -> None:
+    study = make_study()
+    served = f"models:\n  m:\n    serve: vllm\n    model: a/b\n    {model}\n"
+    text = re.sub(r"models: .*\n", served, study.path.read_text())
+    study.path.write_text(text + "executor: {ray: {}}\n")
+    if message is None:
+        load_study(study.path)
+        return
+    with pytest.raises(SpecError, match=message):
+        load_study(study.path)
+
+
 def test_the_report_of_a_study_file_is_where_it_lies(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("format_version: 1\nname: s\nexecutor: {rays: {}}\n")
     with pytest.raises(SpecError, match=r"executor: .*local, \{ray: …\} or \{replay: FILE\}"):

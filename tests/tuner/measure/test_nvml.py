@@ -324,6 +324,41 @@ def test_an_unknown_gpu_is_refused_with_the_known_ones(nvml):
         nvml_meter(["MIG-9"])
 
 
+@pytest.mark.parametrize(
+    ("visible", "chosen"),
+    [
+        (None, ("GPU-steady", "GPU-rising")),
+        ("1", ("GPU-rising",)),
+        ("1,0", ("GPU-rising", "GPU-steady")),
+        ("GPU-ris", ("GPU-rising",)),
+    ],
+)
+def test_visible_gpus_are_those_that_a_server_is_left(nvml, monkeypatch, visible, chosen):
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert nvml_meter("visible").devices == chosen
+
+
+@pytest.mark.parametrize(
+    ("visible", "order", "message"),
+    [
+        ("", "PCI_BUS_ID", "leaves no GPU"),
+        ("7", "PCI_BUS_ID", "there is no GPU 7"),
+        ("0", None, "has numbers, which CUDA gives to the fastest GPU first"),
+        ("GPU-none", None, "no GPU 'GPU-none'"),
+    ],
+)
+def test_visible_gpus_that_cannot_be_told_are_refused(nvml, monkeypatch, visible, order, message):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    if order is not None:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    with pytest.raises(UserError, match=message):
+        nvml_meter("visible")
+
+
 def test_all_of_no_gpus_is_refused(nvml):
     nvml.gpus.clear()
     with pytest.raises(UserError, match="sees no GPU"):
