@@ -187,7 +187,7 @@ def _peak_mib() -> float:
 def _write(folder: Path, load: Load, api_base: str) -> Any:
     rows: dict[str, list[dict[str, Any]]] = {
         "q.jsonl": [
-            {"id": f"q{n}", "question": f"Where is page {n % PAGES}?", "answer": "Elm"}
+            {"id": f"q{n}", "question": f"Where is page {n}?", "answer": "Elm"}
             for n in range(load.questions)
         ],
         "pages.jsonl": [
