@@ -13,9 +13,13 @@ from tuner.store.tables import SCHEMA_VERSION
 from tuner.store.tables import VERSION_TABLE
 
 if TYPE_CHECKING:
-    from tuner.store.optuna_storage import PatientStorage
+    from tuner.store.own_trials import OwnersStorage
 
 BUSY_TIMEOUT_S = 60
+
+STUCK_S = 60.0
+"""How long PostgreSQL keeps a transaction whose process says nothing more: one that was stopped, or whose machine is gone,
+would hold its locks for ever, and with them the study."""
 """How long a SQLite connection waits for another one's transaction, before `patience` counts."""
 
 MIGRATION_LOCK = 0x74756E6572
@@ -34,7 +38,12 @@ def engine_arguments(url: str) -> dict[str, Any]:
     """Arguments of `create_engine` for this kind of database."""
     if sa.make_url(url).get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": BUSY_TIMEOUT_S}}
-    return {"pool_pre_ping": True}
+    arguments: dict[str, Any] = {"pool_pre_ping": True}
+    if sa.make_url(url).get_driver_name().startswith("psycopg"):
+        milliseconds = round(1000 * STUCK_S)
+        setting = f"-c idle_in_transaction_session_timeout={milliseconds}"
+        arguments["connect_args"] = {"options": setting}
+    return arguments
 
 
 def tune_sqlite(engine: sa.Engine) -> None:
@@ -50,12 +59,12 @@ def tune_sqlite(engine: sa.Engine) -> None:
     engine.dispose()  # connections that were pooled before the listener came
 
 
-def open_optuna_storage(url: str) -> "PatientStorage":
+def open_optuna_storage(url: str) -> "OwnersStorage":
     """Optuna's storage in this database. Raises StoreError for one that a newer Optuna wrote."""
-    from tuner.store.optuna_storage import PatientStorage
+    from tuner.store.own_trials import OwnersStorage
 
     try:
-        storage = PatientStorage(url, engine_kwargs=engine_arguments(url))
+        storage = OwnersStorage(url, engine_kwargs=engine_arguments(url))
     except RuntimeError as error:
         raise StoreError(
             f"{shown(url)}: {error}", hint="upgrade Optuna, or name another storage in the study"

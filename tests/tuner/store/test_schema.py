@@ -16,6 +16,7 @@ from tuner.records import NOT_REUSED
 from tuner.store import Store
 from tuner.store import schema
 from tuner.store import tables
+from tuner.store.patience import DatabaseAwayError
 from workflows.config import AgentConfig
 
 
@@ -293,3 +294,24 @@ def test_connections_wait_keep_foreign_keys_and_survive_a_crash(migrated):
 
 def test_a_password_is_not_shown():
     assert schema.shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+
+
+def test_a_process_that_stops_in_mid_transaction_holds_nobody_up_for_ever(postgres, monkeypatch):
+    monkeypatch.setattr(schema, "STUCK_S", 1.0)
+    url = postgres.make_database("stuck")
+    stopped, other = schema.make_engine(url), schema.make_engine(url)
+    with other.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE held (n integer)")
+        connection.exec_driver_sql("INSERT INTO held VALUES (1)")
+    holder = stopped.connect()
+    holder.exec_driver_sql("UPDATE held SET n = 2")
+    with other.begin() as connection:
+        connection.exec_driver_sql("UPDATE held SET n = 3")
+    with pytest.raises(DatabaseAwayError):
+        holder.exec_driver_sql("UPDATE held SET n = 4")
+    holder.invalidate()
+    holder.close()
+    with other.connect() as connection:
+        assert connection.exec_driver_sql("SELECT n FROM held").scalar() == 3
+    stopped.dispose()
+    other.dispose()
