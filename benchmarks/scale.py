@@ -8,6 +8,10 @@ verbs   A study of 10,000 trials with 100 example runs each, on SQLite and on Po
         rise with a config's budget, and inserted in bulk. Goal: each verb ≤ 2 s.
 memory  10,000 trials of a recorded table, one after another in one process: memory and time of a trial, every so many
         trials, and what of the memory is Optuna's own.
+speedup Trials a second on 1, 2, 4, 8 and 16 servers that sleep, 2 s a trial, under Ray with PostgreSQL; who took how much CPU
+        time for a trial, and what else the machine did (`scale_slots.py`). Goal: speed-up ≥ 0.9 × slots.
+in_flight  1, 100 and 1,000 agent runs in flight in one process against a server in another: calls per second, memory,
+        lateness of the event loop (`scale_in_flight.py`). Goal: 1,000, of which none fails.
 """
 
 import argparse
@@ -39,6 +43,8 @@ import psutil
 import sqlalchemy as sa
 from postgres import binaries
 from postgres import postgres
+from scale_in_flight import in_flight
+from scale_slots import speedup
 
 from tuner.events import TrialEnded
 from tuner.executors.replay import declared
@@ -689,7 +695,12 @@ def _write_replay(folder: Path, trials: int) -> LoadedStudy:
     return load_study(folder / "study.yaml")
 
 
-PARTS: Mapping[str, Callable[[bool, Say], dict[str, Any]]] = {"verbs": verbs, "memory": memory}
+PARTS: Mapping[str, Callable[[bool, Say], dict[str, Any]]] = {
+    "verbs": verbs,
+    "memory": memory,
+    "speedup": speedup,
+    "in_flight": in_flight,
+}
 
 if __name__ == "__main__":
     main()

@@ -22,7 +22,7 @@ from tuner.store import Store
 from tuner.store import StudyRow
 
 if TYPE_CHECKING:
-    from tuner.store.optuna_storage import PatientStorage
+    from tuner.store.own_trials import OwnersStorage
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Lease:
     def __init__(
         self,
         store: Store,
-        storage: "PatientStorage | None" = None,
+        storage: "OwnersStorage | None" = None,
         *,
         length_s: float = LEASE_S,
         host: str | None = None,

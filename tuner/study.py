@@ -35,7 +35,7 @@ from tuner.search import Search
 from tuner.spec import LoadedStudy
 from tuner.spec import fingerprint_of
 from tuner.store import Store
-from tuner.store.optuna_storage import PatientStorage
+from tuner.store.own_trials import OwnersStorage
 from tuner.store.schema import open_optuna_storage
 from tuner.tasks import Task
 from tuner.termination import Termination
@@ -243,7 +243,7 @@ async def _run_all(
             await whole(search)
 
 
-def _open_optuna_study(study: LoadedStudy) -> tuple[optuna.Study, PatientStorage]:
+def _open_optuna_study(study: LoadedStudy) -> tuple[optuna.Study, OwnersStorage]:
     objectives = [OBJECTIVES[name] for name in study.spec.objectives]
     storage = open_optuna_storage(study.storage_url)
     sampler = make_sampler(study.spec.sampler.name, seed=study.spec.sampler.seed, trial=0)

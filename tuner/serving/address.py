@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from tuner.errors import ServingError
+from tuner.measure.server.scraper import authorities
 from tuner.serving.endpoint import Endpoint
 from tuner.serving.isolation import Isolation
 from tuner.serving.isolation import isolate
@@ -111,7 +112,7 @@ async def _get_async(url: str, key: str | None) -> tuple[int, bytes]:
     content = b""
     async with (
         asyncio.timeout(PROBE_TIMEOUT_S),
-        httpx.AsyncClient(timeout=PROBE_TIMEOUT_S) as client,
+        httpx.AsyncClient(timeout=PROBE_TIMEOUT_S, verify=authorities()) as client,
         client.stream("GET", url, headers=headers) as reply,
     ):
         async for piece in reply.aiter_raw():

@@ -16,6 +16,7 @@ from string import ascii_lowercase
 from typing import TYPE_CHECKING
 from typing import Literal
 
+from tuner.measure.server.scraper import authorities
 from tuner.measure.server.scraper import is_loopback
 from workflows.llm import Salting
 
@@ -88,6 +89,7 @@ def isolate(root: str, engine: str | None, tag: str, *, api_key: str | None = No
             base_url=root,
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=TIMEOUT_S,
+            verify=authorities(),
             trust_env=not is_loopback(root),
         ) as client:
             return cleared(clear(client))

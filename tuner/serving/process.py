@@ -16,6 +16,7 @@ from typing import Any
 from typing import cast
 
 from tuner.errors import ServingError
+from tuner.measure.server.scraper import authorities
 from tuner.serving.endpoint import Endpoint
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class ServerProcess(Endpoint):
 
         try:
             # The server is on this machine: no proxy of the environment's is asked.
-            with httpx.Client(trust_env=False, timeout=timeout_s) as client:
+            with httpx.Client(trust_env=False, verify=authorities(), timeout=timeout_s) as client:
                 reply = client.request(method, self._address + path)
         except httpx.TransportError as error:
             self._require_alive(within_s=0.5)  # its sockets close before the process has ended

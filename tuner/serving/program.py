@@ -25,6 +25,7 @@ from pydantic import Field
 from pydantic import field_validator
 
 from tuner.errors import ServingError
+from tuner.measure.server.scraper import authorities
 from tuner.serving.isolation import Isolation
 from tuner.serving.isolation import isolate
 from tuner.serving.models import Say
@@ -206,7 +207,7 @@ class ProgramServer(ServerProcess):
         import httpx
 
         began_s = time.monotonic()
-        with httpx.Client(trust_env=False, timeout=POLL_TIMEOUT_S) as client:
+        with httpx.Client(trust_env=False, verify=authorities(), timeout=POLL_TIMEOUT_S) as client:
             self._wait_for_health(client, began_s)
         self._require_ours()
         self.serve["engine_version"] = self._version()

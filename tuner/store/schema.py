@@ -14,7 +14,7 @@ from tuner.store.tables import SCHEMA_VERSION
 from tuner.store.tables import VERSION_TABLE
 
 if TYPE_CHECKING:
-    from tuner.store.optuna_storage import PatientStorage
+    from tuner.store.own_trials import OwnersStorage
 
 BUSY_TIMEOUT_S = 60
 
@@ -67,7 +67,7 @@ def tune_sqlite(engine: sa.Engine) -> None:
     engine.dispose()  # connections that were pooled before the listener came
 
 
-def open_optuna_storage(url: str) -> "PatientStorage":
+def open_optuna_storage(url: str) -> "OwnersStorage":
     """Optuna's storage in this database. Raises StoreError for one that a newer Optuna wrote."""
     try:
         storage = _make_optuna_storage(url)
@@ -84,19 +84,19 @@ def open_optuna_storage(url: str) -> "PatientStorage":
     return storage
 
 
-def _make_optuna_storage(url: str) -> "PatientStorage":
+def _make_optuna_storage(url: str) -> "OwnersStorage":
     """Optuna looks for its tables and makes those that lack: of runs that do so at once, the later ones look again."""
-    from tuner.store.optuna_storage import PatientStorage
+    from tuner.store.own_trials import OwnersStorage
 
     for _ in range(LOOKS):
         try:
-            return PatientStorage(url, engine_kwargs=engine_arguments(url))
+            return OwnersStorage(url, engine_kwargs=engine_arguments(url))
         except sa.exc.SQLAlchemyError as error:
             said = str(error)
             if not any(mark in said for mark in _MADE_BY_ANOTHER):
                 raise
             time.sleep(MADE_WITHIN_S / LOOKS)
-    return PatientStorage(url, engine_kwargs=engine_arguments(url))
+    return OwnersStorage(url, engine_kwargs=engine_arguments(url))
 
 
 def stored_version(engine: sa.Engine) -> str | None:

@@ -135,15 +135,27 @@ def test_a_folder_has_one_service(tuner, team):
     assert "another service works in" in refused.err
 
 
-def follow(address: str, name: str) -> "subprocess.Popen[str]":
-    """`tuner logs`, until the study ends."""
-    return subprocess.Popen(
-        [Path(sys.executable).parent / "tuner", "logs", name, "--follow", "--json"],
-        env={**os.environ, "TUNER_SERVICE": address},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def follow():
+    """Starts `tuner logs`, which lasts until the study ends, or the test."""
+    started = []
+
+    def start(address: str, name: str) -> "subprocess.Popen[str]":
+        started.append(
+            subprocess.Popen(
+                [Path(sys.executable).parent / "tuner", "logs", name, "--follow", "--json"],
+                env={**os.environ, "TUNER_SERVICE": address},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def kept(folder: Path, name: str) -> list[tuple[int, str, str, int]]:
@@ -158,7 +170,7 @@ def kept(folder: Path, name: str) -> list[tuple[int, str, str, int]]:
 
 @pytest.mark.slow
 def test_killed_or_told_to_end_it_goes_on_where_it_was(
-    start_up, serve, tmp_path, wait, write_service, write_study, pack_study, free_port
+    start_up, serve, tmp_path, wait, write_service, write_study, pack_study, free_port, follow
 ):
     with serve("--delay-s", "0.05") as api_base:
         write_service(tmp_path, api_base, port=free_port)

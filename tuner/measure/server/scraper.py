@@ -4,8 +4,10 @@ Apart from the engines, which read what it gets, and from `reading`, which sums 
 """
 
 import ipaddress
+import ssl
 import threading
 import time
+from functools import cache
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -65,6 +67,7 @@ class Scraper:
         self._client = httpx.Client(
             headers=self._headers,
             timeout=TIMEOUT_S,
+            verify=authorities(),
             follow_redirects=True,  # some servers have theirs at /metrics/
             trust_env=not is_loopback(self._root),  # no proxy stands between us and this machine
         )
@@ -144,6 +147,14 @@ class Scraper:
         self._engine = engine
         self._samples.append((time.perf_counter(), sample))
         return True
+
+
+@cache
+def authorities() -> ssl.SSLContext:
+    """What the certificates of servers are held against: read once, as that takes longer than a whole call."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def is_loopback(url: str) -> bool:
