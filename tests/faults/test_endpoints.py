@@ -283,3 +283,32 @@ def test_a_trial_that_races_waits_as_any_other(make: Make, served: Any) -> None:
     nurse.require_pauses()
     assert {state for state, _ in states(study)} == {"complete"}
     assert not [run.error for run in runs(study) if run.error]
+
+
+def test_a_server_that_comes_back_without_what_the_study_needs_is_looked_at_again(
+    make: Make, served: Any
+) -> None:
+    first, second = served(), served()
+    study = make(first.address, trials=1, replace=("trials: 1", "trials: 1, tokens: 1000000"))
+    ends = ", ".join(f'{{api_base: "{each.address}"}}' for each in (second, first))
+    text = study.path.read_text().replace(f'api_base: "{first.address}"', f"endpoints: [{ends}]")
+    study.path.write_text(text)
+    second.kill()  # where the study would begin
+    said: list[str] = []
+
+    def report(event: object) -> None:
+        if not isinstance(event, Talk):
+            return
+        said.append(event.text)
+        if "goes on with 1 of 2 servers" in event.text:
+            second.restart("--no-usage")
+            first.kill()
+        if "reports no token counts" in event.text:
+            second.kill()
+            second.restart()
+
+    run_study(load_study(study.path), report=report)
+    assert any("the study waits" in text for text in said), said
+    assert sum("reports no token counts" in text for text in said) == 1
+    assert any(f"{second.address} answers again" in text for text in said)
+    assert [run.error for run in runs(study)] == [None] * 10

@@ -36,6 +36,8 @@ workflows:
 """
 
 
+FULL = pytest.mark.skipif("FAULT_KILLS" not in os.environ, reason="takes minutes: make faults")
+
 ANSWERS = 5
 HELD = ("--script", "200", *["200"] * ANSWERS, *["hang"] * 50)
 """Arguments of a server that leaves its next question without an answer, so that a study is there for as long as a test wants."""
@@ -156,6 +158,7 @@ def jumping(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(library)
 
 
+@FULL
 @pytest.mark.slow
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_a_clock_that_is_set_forward_and_back_changes_nothing(
@@ -207,13 +210,32 @@ def small_disk() -> Iterator[Path]:
     folder.rmdir()
 
 
+@FULL
 @pytest.mark.slow
 def test_a_full_disk_ends_the_study_which_goes_on_once_there_is_room(
     make: Make, served: Make, drive: Make, keeps: Make, wait: Make, small_disk: Path
 ) -> None:
+    require_room(make, served, drive, keeps, wait, small_disk)
+
+
+@FULL
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_full_disk_ends_a_study_on_ray_and_leaves_no_worker(
+    make: Make, served: Make, drive: Make, keeps: Make, wait: Make, small_disk: Path, cluster: Any
+) -> None:
+    ray = f'{{address: "{cluster.address}", num_cpus: 1}}'
+    require_room(make, served, drive, keeps, wait, small_disk, ray=ray)
+    wait(lambda: not cluster.workers())
+
+
+def require_room(
+    make: Make, served: Make, drive: Make, keeps: Make, wait: Make, small_disk: Path, ray: str = ""
+) -> None:
+    """A run whose disk is full ends and says so; the same command goes on once there is room."""
     storage = f"sqlite:///{small_disk}/tuner.db"
     server = served(*HELD)
-    study = make(server.address, trials=4, storage=storage)
+    study = make(server.address, trials=4, storage=storage, ray=ray)
     driver, kept = drive(study), keeps(study)
     wait(lambda: kept.count() == ANSWERS)
     kept.remember()
@@ -267,7 +289,7 @@ def make_larger(study: LoadedStudy) -> LoadedStudy:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=FULL)])
 def test_of_drivers_that_start_at_once_one_runs(
     make: Make,
     served: Make,
@@ -307,6 +329,7 @@ def test_who_is_told_to_end_keeps_what_is_under_way_and_is_gone_on_from(
     require_grace(study, drive, keeps, wait)
 
 
+@FULL
 @pytest.mark.slow
 @pytest.mark.ray
 def test_who_is_told_to_end_does_so_on_ray_as_well(
@@ -338,6 +361,7 @@ def require_grace(study: LoadedStudy, drive: Make, keeps: Make, wait: Make) -> N
     kept.require_whole()
 
 
+@FULL
 @pytest.mark.slow
 def test_who_is_told_twice_ends_at_once(
     make: Make, served: Make, drive: Make, keeps: Make, wait: Make
@@ -362,6 +386,7 @@ def test_who_is_told_twice_ends_at_once(
     kept.require_whole()
 
 
+@FULL
 @pytest.mark.slow
 def test_who_is_told_to_end_while_the_study_waits_for_a_server_ends(
     make: Make, served: Make, drive: Make, keeps: Make, wait: Make
