@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -51,6 +52,9 @@ LOOK_S = 2.0
 
 HELLO_S = 60.0
 """How long the first worker may take to come up."""
+
+
+_connecting = threading.Lock()
 
 
 class Worker:
@@ -255,8 +259,11 @@ class OnRayWorkers:
     # The cluster
 
     def _connect(self) -> None:
-        if ray.is_initialized():
-            return
+        with _connecting:  # several studies of one process may begin at once
+            if not ray.is_initialized():
+                self._initialise()
+
+    def _initialise(self) -> None:
         logging.getLogger("ray").setLevel(
             logging.ERROR
         )  # what it warns of, the driver says in words of its own
