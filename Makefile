@@ -7,7 +7,7 @@ EXTRAS := local math otel postgres ray report serve service dev
 COMPILE := .venv/tools/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make lock' --python-version 3.11 --python-platform x86_64-unknown-linux-gnu
 
-.PHONY: quickstart test check fuzz format lock audit clean
+.PHONY: quickstart test check faults fuzz format lock audit clean
 
 quickstart: .venv/local
 	$(BIN)/tuner run studies/quickstart.yaml
@@ -21,6 +21,9 @@ check: .venv/dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: .venv/dev
+	FAULT_KILLS=13 $(BIN)/pytest tests/faults
 
 fuzz: .venv/dev
 	FUZZ=full $(BIN)/pytest -m fuzz tests/fuzz

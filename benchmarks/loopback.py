@@ -29,7 +29,6 @@ from typing import Any
 DRIP_S = 0.02
 PROMPT_TOKENS = 16
 FLOOD_BYTES = 10_000_000
-LISTING = b'{"object": "list", "data": [{"id": "loopback"}]}'
 LAST = b"0\r\n\r\n"
 DONE = b"e\r\ndata: [DONE]\n\n\r\n" + LAST
 
@@ -71,6 +70,8 @@ class Behaviour:
     script: Sequence[str] = ()
     probe: str = "200"
     """The script's entry for every request that is none for a completion, such as the list of models."""
+    model: str | None = None
+    """The one that it has, and any other is refused as vLLM does; None answers to every name."""
     record: bool = False
     """Whether requests are kept for whoever runs the server in its own process."""
 
@@ -196,13 +197,16 @@ class Connection(asyncio.Protocol):
         behaviour = self._server.behaviour
         if not chat and not received.path.endswith("/completions"):
             head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-            parts = [head, http_chunk(LISTING) + LAST]
+            listing = {"object": "list", "data": [{"id": behaviour.model or "loopback"}]}
+            parts = [head, http_chunk(json.dumps(listing).encode()) + LAST]
             self._start(self._say(behaviour.probe, parts, received, chat=False))
             return
         stream = bool(received.body.get("stream"))
         asked = not stream or bool((received.body.get("stream_options") or {}).get("include_usage"))
         parts = self._server.reply(chat=chat, stream=stream, usage=asked and behaviour.usage)
         fault = self._server.next_fault()
+        if behaviour.model not in (None, received.body.get("model")):
+            fault = "no-model"
         if fault == "200" and not behaviour.delay_s and not behaviour.chunk_delay_s:
             self._transport.write(b"".join(parts))
             return
@@ -416,6 +420,7 @@ def main() -> None:
         "--probe", type=scripted, default="200", help="the entry for other requests"
     )
     parser.add_argument("--places", type=int, help="requests answered at once; all by default")
+    parser.add_argument("--model", help="the only one that it has; it answers to any by default")
     parser.add_argument("--no-usage", action="store_true", help="report no token counts")
     parser.add_argument("--cached-tokens", type=int, help="report that many as cached")
     parser.add_argument(
@@ -435,6 +440,7 @@ def main() -> None:
         cached_tokens=given.cached_tokens,
         script=given.script,
         probe=given.probe,
+        model=given.model,
     )
     asyncio.run(run(behaviour, given.port))
 

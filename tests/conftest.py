@@ -7,13 +7,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tuner import serving
 from tuner.errors import ServingError
+
+CLUSTER = Path(__file__).resolve().parents[1] / "benchmarks" / "cluster.py"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,6 +61,61 @@ def loopback() -> Iterator[str]:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["api_base"]
         process.terminate()
+
+
+class Cluster:
+    """A Ray cluster on loopback: a head, and machines that are added and removed."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(CLUSTER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.address = self._answer()["address"]
+
+    def add(self, **resources: Any) -> int:
+        """A machine's number, once it is part of the cluster."""
+        self._say({"add": resources})
+        return int(self._answer()["machine"])
+
+    def remove(self, machine: int) -> None:
+        """Switch it off."""
+        self._say({"remove": machine})
+        self._answer()
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that evaluate, on all machines."""
+        found = []
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker"):
+                    found.append(process)
+        return found
+
+    def close(self) -> None:
+        """End all of it."""
+        self._process.communicate(timeout=60)
+
+    def _say(self, command: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """One for all tests of a file, each of which leaves it with the one machine that it has."""
+    made = Cluster()
+    made.add(num_cpus=2, num_gpus=2)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

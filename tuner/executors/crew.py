@@ -360,14 +360,20 @@ class Crew:
 
     async def _await_return(self, model: str, place: int, key: str) -> None:
         loop = asyncio.get_running_loop()
-        began_s, wait_s = loop.time(), FIRST_WAIT_S
+        began_s, wait_s, said = loop.time(), FIRST_WAIT_S, ""
         while True:
             await asyncio.sleep(wait_s)
             try:
                 await self._workers.probe(model, place)
                 break
             except (ServingError, WorkerLostError):
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                pass
+            except Exception as error:
+                # Whatever it is: a watch that ended would leave the study waiting for ever.
+                if str(error) != said:
+                    said = str(error)
+                    self._report(Talk(f"model {model_name(model)}: {key}: {said or repr(error)}"))
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
         waited_s = loop.time() - began_s
         self._report(
             Talk(f"model {model_name(model)}: {key} answers again, after {waited_s:.0f} s")

@@ -215,7 +215,13 @@ class Store:
         self._sweep()
         row = self.require(fingerprint)
         if row is None:
-            self._insert_study(fingerprint, spec, provenance)
+            try:
+                self._insert_study(fingerprint, spec, provenance)
+            except sa.exc.IntegrityError:
+                if self.row() is None:
+                    raise
+                # Another run did so just now, perhaps of another study by that name.
+                self.register(fingerprint, spec=spec, provenance=provenance)
             return
         known = {**row.fingerprint, **fingerprint}
         merged = {**row.provenance, **provenance}

@@ -1,5 +1,6 @@
 """Opening a database: engine settings, Optuna's storage beside ours, and migrations of our tables."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from typing import Any
@@ -24,6 +25,13 @@ would hold its locks for ever, and with them the study."""
 
 MIGRATION_LOCK = 0x74756E6572
 """Of PostgreSQL's advisory locks, the one of whoever migrates."""
+
+MADE_WITHIN_S = 5.0
+LOOKS = 10
+"""How long a run waits for another that makes the tables, and how often it looks meanwhile."""
+
+_MADE_BY_ANOTHER = ("already exists", "UNIQUE constraint failed", "duplicate key", "no such table")
+"""What databases say of tables, and rows in them, that another run makes at the same time."""
 
 
 def make_engine(url: str) -> sa.Engine:
@@ -61,10 +69,8 @@ def tune_sqlite(engine: sa.Engine) -> None:
 
 def open_optuna_storage(url: str) -> "OwnersStorage":
     """Optuna's storage in this database. Raises StoreError for one that a newer Optuna wrote."""
-    from tuner.store.own_trials import OwnersStorage
-
     try:
-        storage = OwnersStorage(url, engine_kwargs=engine_arguments(url))
+        storage = _make_optuna_storage(url)
     except RuntimeError as error:
         raise StoreError(
             f"{shown(url)}: {error}", hint="upgrade Optuna, or name another storage in the study"
@@ -76,6 +82,21 @@ def open_optuna_storage(url: str) -> "OwnersStorage":
         ) from None
     tune_sqlite(storage.engine)
     return storage
+
+
+def _make_optuna_storage(url: str) -> "OwnersStorage":
+    """Optuna looks for its tables and makes those that lack: of runs that do so at once, the later ones look again."""
+    from tuner.store.own_trials import OwnersStorage
+
+    for _ in range(LOOKS):
+        try:
+            return OwnersStorage(url, engine_kwargs=engine_arguments(url))
+        except sa.exc.SQLAlchemyError as error:
+            said = str(error)
+            if not any(mark in said for mark in _MADE_BY_ANOTHER):
+                raise
+            time.sleep(MADE_WITHIN_S / LOOKS)
+    return OwnersStorage(url, engine_kwargs=engine_arguments(url))
 
 
 def stored_version(engine: sa.Engine) -> str | None:

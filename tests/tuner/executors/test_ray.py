@@ -1,6 +1,5 @@
 """Evaluations on a real Ray cluster on loopback: the same records as anywhere else, whatever becomes of its workers and machines."""
 
-import json
 import os
 import re
 import signal
@@ -9,10 +8,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from collections.abc import Iterator
 from contextlib import ExitStack
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +22,6 @@ from tuner.store import Store
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-CLUSTER = Path(__file__).resolve().parents[3] / "benchmarks" / "cluster.py"
 TUNER = [sys.executable, "-c", "from tuner.cli import main; main()"]
 LOOPBACK_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
@@ -33,63 +29,8 @@ MakeStudy = Callable[..., LoadedStudy]
 Serve = Callable[..., Any]
 
 
-class Cluster:
-    """A head, and machines that are added and removed."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(CLUSTER)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self.address = self._answer()["address"]
-
-    def add(self, **resources: Any) -> int:
-        """A machine's number, once it is part of the cluster."""
-        self._say({"add": resources})
-        return int(self._answer()["machine"])
-
-    def remove(self, machine: int) -> None:
-        """Switch it off."""
-        self._say({"remove": machine})
-        self._answer()
-
-    def workers(self) -> list[psutil.Process]:
-        """The processes that evaluate, on all machines."""
-        found = []
-        for process in psutil.Process(self._process.pid).children(recursive=True):
-            with suppress(psutil.Error):
-                if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker"):
-                    found.append(process)
-        return found
-
-    def close(self) -> None:
-        """End all of it."""
-        self._process.communicate(timeout=60)
-
-    def _say(self, command: Any) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-
-    def _answer(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """One for all tests, each of which leaves it with the one machine that it has."""
-    made = Cluster()
-    made.add(num_cpus=2, num_gpus=2)
-    yield made
-    made.close()
-
-
 @pytest.fixture
-def on_ray(make_study: MakeStudy, cluster: Cluster) -> Callable[..., LoadedStudy]:
+def on_ray(make_study: MakeStudy, cluster: Any) -> Callable[..., LoadedStudy]:
     """Writes a study that runs on the cluster, its model at these addresses."""
 
     def make(*addresses: str, num_cpus: float = 1, **how: Any) -> LoadedStudy:
@@ -160,6 +101,21 @@ def until(condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def test_what_machines_warn_of_does_not_stand_between_data(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray._private import worker
+
+    from tuner.executors.ray import keep_stdout_for_data
+
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
+    keep_stdout_for_data()
+    warning = {"lines": ["many workers"], "pid": "raylet", "is_err": False}
+    worker.print_to_stdstream(warning, ignore_prefix=False)  # as worker.listen_error_messages does
+    said = capsys.readouterr()
+    assert (said.out, "many workers" in said.err) == ("", True)
+
+
 def test_a_study_finds_on_a_cluster_what_it_finds_here(
     on_ray: Callable[..., LoadedStudy], serve: Serve
 ) -> None:
@@ -179,7 +135,7 @@ def test_a_study_finds_on_a_cluster_what_it_finds_here(
 
 
 def test_no_kill_of_a_worker_loses_or_repeats_an_answer(
-    on_ray: Callable[..., LoadedStudy], serve: Serve, cluster: Cluster
+    on_ray: Callable[..., LoadedStudy], serve: Serve, cluster: Any
 ) -> None:
     rng = np.random.default_rng(1)
     kills = 0
@@ -206,7 +162,7 @@ def test_no_kill_of_a_worker_loses_or_repeats_an_answer(
 
 
 def test_machines_come_and_go(
-    on_ray: Callable[..., LoadedStudy], serve: Serve, cluster: Cluster
+    on_ray: Callable[..., LoadedStudy], serve: Serve, cluster: Any
 ) -> None:
     with ExitStack() as stack:
         addresses = [stack.enter_context(serve("--delay-s", "0.1")) for _ in range(3)]
@@ -226,7 +182,7 @@ def test_machines_come_and_go(
 
 
 def test_a_driver_that_is_killed_leaves_no_worker_behind_and_the_next_goes_on(
-    on_ray: Callable[..., LoadedStudy], serve: Serve, cluster: Cluster
+    on_ray: Callable[..., LoadedStudy], serve: Serve, cluster: Any
 ) -> None:
     with serve("--delay-s", "0.05") as one, serve("--delay-s", "0.05") as other:
         study = on_ray(one, other, trials=5)
@@ -240,7 +196,7 @@ def test_a_driver_that_is_killed_leaves_no_worker_behind_and_the_next_goes_on(
 
 
 def test_servers_that_the_study_starts_run_on_the_workers_and_end_with_them(
-    on_ray: Callable[..., LoadedStudy], stand_in: Any, cluster: Cluster
+    on_ray: Callable[..., LoadedStudy], stand_in: Any, cluster: Any
 ) -> None:
     study = on_ray("http://127.0.0.1:9/v1", trials=6)
     command = ", ".join(stand_in.command)
@@ -262,7 +218,7 @@ def test_servers_that_the_study_starts_run_on_the_workers_and_end_with_them(
     ],
 )  # fmt: skip
 def test_a_cluster_that_cannot_be_used_is_said_before_the_first_trial(
-    on_ray: Callable[..., LoadedStudy], api_base: str, cluster: Cluster, executor: str, message: str
+    on_ray: Callable[..., LoadedStudy], api_base: str, cluster: Any, executor: str, message: str
 ) -> None:
     study = on_ray(api_base)
     text = re.sub(r"executor: .*", f"executor: {{ray: {executor}}}", study.path.read_text())
