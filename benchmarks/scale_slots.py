@@ -167,6 +167,7 @@ class _Place:
         result = watch.result()
         say(
             f"{kind.name}, {slots} slots: {result['trials_per_s']:.3f} trials/s, "
+            f"{100 * result['of_servers']:.0f} % of what the servers allow, "
             f"cpu {result['cpu_s_per_trial']}, others {result['others_cores']} cores"
         )
         return result
@@ -344,6 +345,8 @@ class _Watch:
         machine = used.pop("machine")
         return {
             "trials_per_s": round(trials / seconds, 4),
+            # No more than the speed-up's share of the slots, as one slot does no more than its server allows.
+            "of_servers": round(trials / seconds * TRIAL_S / self.slots, 3),
             "trials": round(trials, 1),
             "seconds": round(seconds, 2),
             "pass_s": round(statistics.median(self._passes_s), 3),

@@ -106,7 +106,7 @@ class Crew:
         # A worker elsewhere has servers of its own.
         ours: tuple[str, ...] = (OURS,) if workers.is_here else ()
         self._keys = {
-            name: _keys_of(spec) if isinstance(spec, Addressed) else [ours]
+            name: keys_of(spec) if isinstance(spec, Addressed) else [ours]
             for name, spec in self._variants.items()
         }
         self._stopping = asyncio.Event()
@@ -171,6 +171,8 @@ class Crew:
         capacity = self.capacity
         if under_way < capacity:
             return True
+        if under_way == capacity and self._slots.is_waited_for_beside(self._share):
+            return True  # else it would have its next evaluation to ask for whenever its turn came
         # What is under way may wait for one model while the servers of another are idle.
         return under_way < 2 * capacity and any(
             self._choose((name,))(self._slots.is_free) for name in self._variants
@@ -401,7 +403,7 @@ class Crew:
         return begun(config, earlier, runs, extras)
 
 
-def _keys_of(spec: Addressed) -> list[tuple[str, ...]]:
+def keys_of(spec: Addressed) -> list[tuple[str, ...]]:
     """What has to be free for a model to be called, at each of its addresses.
 
     A model at one address shares its host with others at theirs: nobody knows whether they share a GPU. Where a study

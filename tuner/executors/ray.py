@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator
 from collections.abc import Collection
 from collections.abc import Mapping
@@ -51,6 +52,9 @@ LOOK_S = 2.0
 
 HELLO_S = 60.0
 """How long the first worker may take to come up."""
+
+
+_connecting = threading.Lock()
 
 
 class Worker:
@@ -255,8 +259,11 @@ class OnRayWorkers:
     # The cluster
 
     def _connect(self) -> None:
-        if ray.is_initialized():
-            return
+        with _connecting:  # several studies of one process may begin at once
+            if not ray.is_initialized():
+                self._initialise()
+
+    def _initialise(self) -> None:
         logging.getLogger("ray").setLevel(
             logging.ERROR
         )  # what it warns of, the driver says in words of its own
@@ -270,6 +277,7 @@ class OnRayWorkers:
                 host, _, port = self._where.address.removeprefix("ray://").rpartition(":")
                 socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
             ray.init(log_to_driver=False, configure_logging=False, **how)
+            keep_stdout_for_data()
         except (OSError, RuntimeError, ValueError, RayError) as error:
             raise UserError(
                 f"{self._study.path}: executor: ray: address {self._where.address!r}: {_first_line(error)}",
@@ -379,6 +387,18 @@ class OnRayWorkers:
         actor = self._actors.pop(name, None)
         if actor is not None:
             ray.kill(actor.handle)
+
+
+def keep_stdout_for_data() -> None:
+    """Have what the cluster's machines warn of on stderr: Ray prints it on the driver's stdout, whatever it is told."""
+    from ray._private import worker
+
+    speak = worker.print_to_stdstream
+
+    def speak_up(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        speak({**data, "is_err": True}, ignore_prefix)
+
+    worker.print_to_stdstream = speak_up
 
 
 def _gpus(where: Ray, study: LoadedStudy) -> float:

@@ -126,9 +126,9 @@ class Slots:
         """How many are lent, and how many are there."""
         return len(self._lent), len(self._known - self._away)
 
-    def is_anyone_waiting(self) -> bool:
-        """Whether something is waited for."""
-        return bool(self._waiting)
+    def is_waited_for_beside(self, share: Share) -> bool:
+        """Whether others than this one wait for something."""
+        return any(waiter.share is not share for waiter in self._waiting)
 
     @asynccontextmanager
     async def lend(self, share: Share, choose: Choose[N]) -> AsyncIterator[N]:

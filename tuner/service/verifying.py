@@ -16,13 +16,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from tuner.errors import UserError
 from tuner.executors.crew import OURS
+from tuner.executors.crew import keys_of
 from tuner.executors.slots import IsFree
 from tuner.executors.slots import Share
 from tuner.executors.slots import Slots
+from tuner.serving import Addressed
 from tuner.verify import content
 from tuner.verify import verify
 from workflows.config import load_agent_file
@@ -57,23 +58,14 @@ async def lent(file: Path, slots: Slots, share: Share) -> AsyncIterator[None]:
 
 
 def _keys_of(file: Path) -> frozenset[str]:
-    """What slots call the servers that a config needs; none where the file cannot be read, which shows when it is measured.
-
-    As `executors.crew` names them: a server by its address, and the host that it may share with others.
-    """
+    """What slots call the servers that a config needs; none where the file cannot be read, which shows when it is measured."""
     try:
         models = load_agent_file(file).models.values()
     except WorkflowsError:
         return frozenset()
     keys: set[str] = set()
     for model in models:
-        address = model.settings.api_base
-        if model.serve:
-            keys.add(OURS)
-        elif address:
-            keys |= {address, f"host {urlsplit(address).hostname}"}
-        else:
-            keys |= {model.settings.model, "host a provider"}
+        keys.update([OURS] if model.serve else keys_of(Addressed(**model.settings.model_dump()))[0])
     return frozenset(keys)
 
 

@@ -1,5 +1,6 @@
 """Evaluations side by side against real servers: who gets which, what is asked again, and what is never measured beside another."""
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from tuner.events import ExampleFinished
 from tuner.events import PassEnded
 from tuner.events import PassStarted
 from tuner.events import Talk
+from tuner.executors.slots import Slots
 from tuner.spec import LoadedStudy
 from tuner.spec import load_study
 from tuner.store import Store
 from tuner.study import run_study
+from tuner.study import run_study_among
 
 MakeStudy = Callable[..., LoadedStudy]
 Serve = Callable[..., Any]
@@ -205,6 +208,33 @@ def test_models_at_one_address_each_share_their_host_and_wait_for_each_other(
         watch = Watch()
         run_study(load_study(study.path), report=watch)
     assert watch.most == 1
+
+
+async def test_studies_on_one_server_have_it_by_their_weights(
+    make_study: MakeStudy, serve: Serve
+) -> None:
+    with serve("--delay-s", "0.02") as one:
+        studies = [
+            make_study(folder=name, server=one, trials=40, extra="racing: false\n")
+            for name in ("light", "heavy")
+        ]
+        slots, asked = Slots(), Counter[str]()
+
+        async def run(study: LoadedStudy, weight: float) -> None:
+            def count(event: object) -> None:
+                asked[study.path.parent.name] += isinstance(event, ExampleFinished)
+
+            await run_study_among(study, slots, weight=weight, report=count)
+
+        running = [
+            asyncio.create_task(run(each, w)) for each, w in zip(studies, (1.0, 3.0), strict=True)
+        ]
+        while asked.total() < 80 and not any(each.done() for each in running):
+            await asyncio.sleep(0.1)
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    assert asked["heavy"] > 1.3 * asked["light"]  # without a config asked for ahead: as many
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,21 @@ def until(condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def test_what_machines_warn_of_does_not_stand_between_data(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray._private import worker
+
+    from tuner.executors.ray import keep_stdout_for_data
+
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)
+    keep_stdout_for_data()
+    warning = {"lines": ["many workers"], "pid": "raylet", "is_err": False}
+    worker.print_to_stdstream(warning, ignore_prefix=False)  # as worker.listen_error_messages does
+    said = capsys.readouterr()
+    assert (said.out, "many workers" in said.err) == ("", True)
+
+
 def test_a_study_finds_on_a_cluster_what_it_finds_here(
     on_ray: Callable[..., LoadedStudy], serve: Serve
 ) -> None:
