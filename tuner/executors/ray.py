@@ -8,6 +8,7 @@ was about to answer, and nothing else. Workers know neither Optuna nor the datab
 import asyncio
 import logging
 import os
+import signal
 import socket
 import threading
 from collections.abc import AsyncIterator
@@ -171,6 +172,7 @@ class OnRayWorkers:
     async def open(self, first: Collection[str]) -> None:
         """Connect, have a first worker open what the study needs, and keep as many workers as there is use for."""
         await asyncio.to_thread(self._connect)
+        _take_back_sigterm()
         # Once for the whole cluster: a task may hold a hundred thousand documents.
         self._content = (ray.put(self._study), ray.put(self._task))
         name = self._hire()
@@ -399,6 +401,13 @@ def keep_stdout_for_data() -> None:
         speak({**data, "is_err": True}, ignore_prefix)
 
     worker.print_to_stdstream = speak_up
+
+
+def _take_back_sigterm() -> None:
+    """Have Python handle SIGTERM again as before: Ray takes it as it starts, and aborts the process 3 seconds after it."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _gpus(where: Ray, study: LoadedStudy) -> float:
