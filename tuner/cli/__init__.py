@@ -5,6 +5,7 @@ stdout is data, stderr is talk. Exit 0: done; 2: something that the user gave ca
 
 import difflib
 import functools
+import gc
 import os
 import re
 import sys
@@ -69,6 +70,8 @@ def make_app() -> typer.Typer:
 def main() -> None:
     """Run the command line; user mistakes end with exit status 2 and no traceback."""
     _refuse_other_workflows()
+    # Thousands of trials are read at once, and none of what is made then is garbage.
+    gc.set_threshold(50_000)
     sys.path.append(os.getcwd())  # workflows of one's own, as in `my_agents:answer`
     try:
         code = make_app()(args=sys.argv[1:] or ["--help"], standalone_mode=False)
