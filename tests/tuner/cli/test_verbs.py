@@ -379,6 +379,7 @@ def test_check(said, make_study):
         "joules_per_example",
         "restarts",
         "start_s",
+        "at_once",
         "search_s",
         "search_wh",
         "trials",
