@@ -32,10 +32,6 @@ workflows:
 GOOD_FOR = 3
 """Questions that a server answers before it fails."""
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <(socket|function _SelectorTransport):pytest.PytestUnraisableExceptionWarning"
-)
-
 Make = Callable[..., LoadedStudy]
 
 
