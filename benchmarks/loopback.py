@@ -66,6 +66,8 @@ class Behaviour:
     places: int | None = None
     """How many requests are answered at once, the others waiting; None for all. It takes a delay to show."""
     usage: bool = True
+    most_tokens: int | None = None
+    """Requests that ask for longer replies are refused; None for none."""
     cached_tokens: int | None = None
     script: Sequence[str] = ()
     probe: str = "200"
@@ -207,6 +209,8 @@ class Connection(asyncio.Protocol):
         fault = self._server.next_fault()
         if behaviour.model not in (None, received.body.get("model")):
             fault = "no-model"
+        if received.body.get("max_tokens", 0) > (behaviour.most_tokens or float("inf")):
+            fault = "400"
         if fault == "200" and not behaviour.delay_s and not behaviour.chunk_delay_s:
             self._transport.write(b"".join(parts))
             return
@@ -421,6 +425,7 @@ def main() -> None:
     )
     parser.add_argument("--places", type=int, help="requests answered at once; all by default")
     parser.add_argument("--model", help="the only one that it has; it answers to any by default")
+    parser.add_argument("--most-tokens", type=int, help="refuse requests for longer replies")
     parser.add_argument("--no-usage", action="store_true", help="report no token counts")
     parser.add_argument("--cached-tokens", type=int, help="report that many as cached")
     parser.add_argument(
@@ -437,6 +442,7 @@ def main() -> None:
         chunk_delay_s=given.chunk_delay_s,
         places=given.places,
         usage=not given.no_usage,
+        most_tokens=given.most_tokens,
         cached_tokens=given.cached_tokens,
         script=given.script,
         probe=given.probe,
