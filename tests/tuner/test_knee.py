@@ -210,7 +210,7 @@ async def test_the_python_in_the_guide_finds_a_knee() -> None:
             runs, found = await simulated(4, count=100, service_s=0.1)(self.load)
             for run in runs:
                 record(run)
-            return found
+            return (found,)
 
     last = code.strip().splitlines()[-1]
     body = textwrap.indent(code.replace(last, f"return ({last})"), "    ")

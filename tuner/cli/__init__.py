@@ -144,7 +144,11 @@ def _refuse_other_workflows() -> None:
     places = (found.submodule_search_locations if found else None) or ()
     if any(Path(place, "agent_pack.py").is_file() for place in places):
         return
-    _refuse(
-        f"the package `workflows` at {found.origin if found else 'nowhere'} is not tuner's",
-        "llama-index-workflows has the same import name: install tuner in an environment without it",
+    # Said without what says it elsewhere, which imports the package.
+    where = found.origin if found else "nowhere"
+    print(f"error: the package `workflows` at {where} is not tuner's", file=sys.stderr)
+    print(
+        "hint: llama-index-workflows has the same import name: install tuner in an environment without it",
+        file=sys.stderr,
     )
+    sys.exit(2)

@@ -72,16 +72,16 @@ CUSTOM = "format_version: 1\nname: s\nworkflows:\n  cot: {}\n"
 @pytest.mark.parametrize(
     "space",
     [
-        f"{CUSTOM}  'my_agent:answer': {{}}\n",
-        f"{CUSTOM}  cascade: {{cheap: [direct], costly: ['my_agent:answer']}}\n",
-        f"{CUSTOM}  cascade: {{cheap: direct, costly: {{choices: ['my_agent:answer', cot]}}}}\n",
+        f"{CUSTOM}  'their_agent:answer': {{}}\n",
+        f"{CUSTOM}  cascade: {{cheap: [direct], costly: ['their_agent:answer']}}\n",
+        f"{CUSTOM}  cascade: {{cheap: direct, costly: {{choices: ['their_agent:answer', cot]}}}}\n",
     ],
 )
 def test_code_of_others_is_not_even_imported(api, monkeypatch, space):
     files = {**api.bundle().files, "spaces/space.yaml": space.encode()}
     refused = api.ask("POST", "/studies", json=Bundle("studies/small.yaml", files).content())
     assert refused.status_code == 422
-    assert "'my_agent:answer' is code that is not the tuner's" in refused.json()["error"]
+    assert "'their_agent:answer' is code that is not the tuner's" in refused.json()["error"]
 
 
 def test_a_model_may_be_called_as_the_study_likes_and_a_role_may_have_a_colon(api):
@@ -227,7 +227,7 @@ def test_bodies_are_bounded(open_service):
 
 
 def test_code_runs_where_it_is_allowed(open_service, tmp_path, monkeypatch):
-    (tmp_path / "my_agent.py").write_text(
+    (tmp_path / "their_agent.py").write_text(
         "from workflows import Params\n\n\nclass Mine(Params):\n    loud: bool = False\n\n\n"
         "async def answer(question: str, session: object, params: Mine) -> str:\n    return 'forty-two'\n"
     )
@@ -237,7 +237,7 @@ def test_code_runs_where_it_is_allowed(open_service, tmp_path, monkeypatch):
         pass
 
     with open_service(nothing, allow_custom=True) as api:
-        space = "format_version: 1\nname: s\nworkflows:\n  'my_agent:answer': {}\n"
+        space = "format_version: 1\nname: s\nworkflows:\n  'their_agent:answer': {}\n"
         made = api.submit("small", space=space)
         assert made.status_code == 202, made.text
 
