@@ -16,8 +16,6 @@ from typing import Literal
 from typing import Protocol
 from typing import Self
 
-from tuner.derive import begun
-from tuner.derive import derive
 from tuner.errors import ServingError
 from tuner.evaluate import NO_PAST
 from tuner.evaluate import Enough
@@ -92,10 +90,6 @@ class LocalExecutor:
         other = copy(self)
         other._load = load
         return other
-
-    def is_ready(self, config: AgentConfig) -> bool:
-        """Whether what the config needs runs, so that no server has to be started for it."""
-        return self._fleet.running.keys() >= set(config.models())
 
     async def run(
         self,
@@ -172,26 +166,6 @@ class LocalExecutor:
             isolation=isolation,
             load=asdict(sitting.load),
         )
-
-    async def derive(
-        self,
-        config: AgentConfig,
-        runs: Sequence[ExampleRun],
-        extras: Sequence[ExampleRun],
-        budget: int,
-    ) -> tuple[ExampleRun | None, ...]:
-        """From the runs' checkpoints."""
-        return await derive(self._task, runs, extras, budget)
-
-    def begun(
-        self,
-        config: AgentConfig,
-        earlier: AgentConfig,
-        runs: Sequence[ExampleRun],
-        extras: Sequence[ExampleRun],
-    ) -> dict[str, ExampleRun]:
-        """From the runs' calls."""
-        return begun(config, earlier, runs, extras)
 
     def _isolate(
         self, servers: Mapping[str, Running]
