@@ -29,11 +29,11 @@ from tuner.claims import judge
 from tuner.deploy import Deployed
 from tuner.deploy import deploy
 from tuner.errors import DataError
-from tuner.errors import ServingError
 from tuner.errors import SpecError
 from tuner.errors import UserError
 from tuner.executors.fleet import NOWHERE_ELSE
 from tuner.executors.fleet import Running
+from tuner.executors.fleet import greet
 from tuner.executors.local import LocalExecutor
 from tuner.load import Load
 from tuner.measure.machine import machine
@@ -52,9 +52,6 @@ from tuner.tasks import load_task
 from tuner.tasks import task_options
 from workflows.config import AgentFile
 from workflows.config import load_agent_file
-from workflows.errors import ModelError
-from workflows.llm import Request
-from workflows.trace import Trace
 
 TELL_EVERY = 10
 """Questions."""
@@ -256,14 +253,7 @@ async def _ask(
 
     try:
         for name, each in deployed.running.items():  # no question pays for first connections
-            try:
-                await each.client.complete(Request(prompt="Hello", max_tokens=1), Trace())
-            except ModelError as error:
-                raise ServingError(
-                    f"model {name}: {error}",
-                    hint=error.hint
-                    or "is the server healthy, and is this what it calls the model?",
-                ) from None
+            await greet(name, each)
         await executor.run(deployed.file.config, examples, record, window=0)
     finally:
         await deployed.agent.close()

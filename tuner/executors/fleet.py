@@ -235,7 +235,7 @@ class Fleet:
             _require_prices(self._study, endpoint)
             _require_gpus(self._study, name, running.meter)
             self._started(self._told(name, place, running, start_s))
-            await self._warm_up(name, running)
+            _require_token_counts(self._study, name, await greet(name, running))
         except BaseException:
             endpoint.close()
             raise
@@ -250,15 +250,16 @@ class Fleet:
         provenance = _provenance_of(running, self._study.spec.cache)
         return Started(name, place, fingerprint, provenance, running.meter.devices, start_s)
 
-    async def _warm_up(self, name: str, running: Running) -> None:
-        """One short call, so that no trial pays for first connections."""
-        request, trace = Request(prompt="Hello", max_tokens=1), Trace()
-        try:
-            await running.client.complete(request, trace)
-        except ModelError as error:
-            hint = error.hint or "is the server healthy, and is this what it calls the model?"
-            raise ServingError(f"model {name}: {error}", hint=hint) from None
-        _require_token_counts(self._study, name, trace.spans[-1])
+
+async def greet(name: str, running: Running) -> Span:
+    """One short call to a model, so that no question pays for first connections. Raises ServingError."""
+    trace = Trace()
+    try:
+        await running.client.complete(Request(prompt="Hello", max_tokens=1), trace)
+    except ModelError as error:
+        hint = error.hint or "is the server healthy, and is this what it calls the model?"
+        raise ServingError(f"model {name}: {error}", hint=hint) from None
+    return trace.spans[-1]
 
 
 def _provenance_of(running: Running, cache: Literal["isolated", "shared"]) -> dict[str, Any]:

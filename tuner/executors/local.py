@@ -26,6 +26,7 @@ from tuner.evaluate import never_enough
 from tuner.executors.fleet import NOWHERE_ELSE
 from tuner.executors.fleet import Fleet
 from tuner.executors.fleet import Running
+from tuner.executors.fleet import greet
 from tuner.executors.workers import GoneError
 from tuner.executors.workers import Sitting
 from tuner.load import Load
@@ -44,8 +45,6 @@ from workflows.agent import build
 from workflows.config import AgentConfig
 from workflows.errors import ModelError
 from workflows.llm import ChatClient
-from workflows.llm import Request
-from workflows.trace import Trace
 
 PROBE_S = 30.0
 """How long a server may take for a short call before it counts as gone."""
@@ -224,8 +223,8 @@ async def require_well(name: str, server: Running) -> None:
     await _require_healthy(name, server)
     try:
         async with asyncio.timeout(PROBE_S):
-            await server.client.complete(Request(prompt="Hello", max_tokens=1), Trace())
-    except ModelError as error:
+            await greet(name, server)
+    except ServingError as error:
         raise GoneError(name, error) from None
     except TimeoutError:
         silent = ModelError(
