@@ -52,8 +52,7 @@ LOOK_S = 2.0
 """Between two looks at what the cluster has."""
 
 HELLO_S = 60.0
-"""How long the first worker may take to come up."""
-
+"""Between two looks whether the cluster has room for the first worker."""
 
 _connecting = threading.Lock()
 
@@ -266,9 +265,8 @@ class OnRayWorkers:
                 self._initialise()
 
     def _initialise(self) -> None:
-        logging.getLogger("ray").setLevel(
-            logging.ERROR
-        )  # what it warns of, the driver says in words of its own
+        # What it warns of, the driver says in words of its own.
+        logging.getLogger("ray").setLevel(logging.ERROR)
         how: dict[str, Any] = {"address": self._where.address}
         if self._where.address == "local":
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
