@@ -584,6 +584,8 @@ class Search:
             blocks.learn(wanted, each.trial_id)
         self._trials.report(FrontExpected(blocks.expected()))
         for each, wanted in changed:
+            if wanted.hash() in self._busy:
+                continue  # it is told when it has had what it is being asked
             if blocks.is_complete(wanted) and wanted.hash() in open_:
                 with self._trials.told(each):
                     runs = self._store.runs(each.trial_id, "search")

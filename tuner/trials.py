@@ -17,6 +17,7 @@ from itertools import count
 import optuna
 
 from tuner.condition import Condition
+from tuner.derive import Key
 from tuner.derive import budget_of
 from tuner.derive import larger
 from tuner.derive import smaller
@@ -192,7 +193,9 @@ class Trials:
             # One count for all: extra questions of both splits lie together, and the window tells whose they are.
             window = max(self.store.next_window(asked.trial_id, p) for p in (*SPLITS, EDGE))
             past = self._past(asked, config) if split == "search" and repeat == 0 else NO_PAST
-            self._under_way[asked.trial_id] = record.under_way = _UnderWay(config, len(waiting))
+            self._under_way[asked.trial_id] = record.under_way = _UnderWay(
+                config, {(example.id, repeat) for example in waiting}
+            )
             try:
                 sittings = await self.executor.run(
                     config,
@@ -217,7 +220,7 @@ class Trials:
 
     def under_way(self) -> list[tuple[AgentConfig, int]]:
         """The configs that are answering, and how many questions each has before it."""
-        return [(each.config, each.left) for each in self._under_way.values() if each.left]
+        return [(each.config, len(each.left)) for each in self._under_way.values() if each.left]
 
     def lap_s(self) -> float:
         """Seconds during which anything was under way since this was asked last: beside each other, they count once."""
@@ -325,7 +328,8 @@ class Trials:
     ) -> list[tuple[Asked, AgentConfig]]:
         """Keep what runs say of smaller budgets as runs of other trials: those that `child_of` gives for their configs.
 
-        With `whole` only of budgets of which every run says what they would have come to. Gives those trials.
+        With `whole` only of budgets of which every run says what they would have come to. What such a trial is being
+        asked is left to it. Gives those trials.
         """
         if any(run.repeat for run in runs):
             runs = [run for run in runs if run.repeat == 0]
@@ -340,6 +344,8 @@ class Trials:
             if child is None:
                 continue
             known = self.store.finished(child.trial_id, "search")
+            if child.trial_id in self._under_way:
+                known |= self._under_way[child.trial_id].left
             new = [run for run in derived if (run.example_id, run.repeat) not in known]
             for run in new:
                 self.keep(child.trial_id, "search", run)
@@ -352,8 +358,8 @@ class _UnderWay:
     """A pass while its questions are asked."""
 
     config: AgentConfig
-    left: int
-    """Questions."""
+    left: set[Key]
+    """Questions, each with its repeat."""
 
 
 class _Recording:
@@ -364,7 +370,7 @@ class _Recording:
         self._asked = asked
         self._split = split
         self._extras = trials.store.finished(asked.trial_id, EDGE)
-        self.under_way = _UnderWay(config, 0)
+        self.under_way = _UnderWay(config, set())
 
     def keep(self, run: ExampleRun) -> None:
         """Keep one run, and report it."""
@@ -375,7 +381,7 @@ class _Recording:
         spent_s = took_s if self._split == "search" else 0.0
         self._trials.keep(self._asked.trial_id, place, run, search_s=spent_s)
         if not run.edge:
-            self.under_way.left -= 1
+            self.under_way.left.discard((run.example_id, run.repeat))
             self._trials.report(ExampleFinished(self._asked.number, run))
 
 

@@ -113,7 +113,10 @@ class LocalExecutor:
             except ServingError as error:
                 raise GoneError(name, error) from None
             await _require_healthy(name, servers[name])
-        clients, isolation = await asyncio.to_thread(self._isolate, servers)
+        tags = {
+            name: next(self._tags) for name in servers
+        }  # here: others may draw theirs meanwhile
+        clients, isolation = await asyncio.to_thread(self._isolate, servers, tags)
 
         runs: list[ExampleRun] = []
 
@@ -167,7 +170,7 @@ class LocalExecutor:
         )
 
     def _isolate(
-        self, servers: Mapping[str, Running]
+        self, servers: Mapping[str, Running], tags: Mapping[str, str]
     ) -> tuple[dict[str, ChatClient], dict[str, str]]:
         """Clients of these models whose calls find no earlier prompts cached, and how that was brought about."""
         clients = {name: each.client for name, each in servers.items()}
@@ -176,7 +179,7 @@ class LocalExecutor:
         isolation = {}
         for name, each in servers.items():
             try:
-                done = each.endpoint.isolate(next(self._tags))
+                done = each.endpoint.isolate(tags[name])
             except ServingError as error:
                 raise GoneError(name, error) from None
             isolation[name] = f"{done.label} ({done.by})"

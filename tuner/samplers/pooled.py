@@ -180,7 +180,7 @@ class Pool:
         among: npt.NDArray[np.bool_] | None = None,
         busy: Mapping[int, Sequence[int]] | None = None,
     ) -> Block | None:
-        """What to run next; None when nothing is left that may be on the front.
+        """What to run next; None when nothing is left that may be on the front, or nothing until the `busy` have answered.
 
         The same for the same observations and `step`. Candidates that `among` leaves out have to wait. `busy` are
         questions that others are giving at the moment, by config: they are not given twice.
@@ -201,6 +201,8 @@ class Pool:
         # Where the largest of all families have been tried the model has enough to go by.
         if is_first and ((untried & ~self._is_covered).any() or not tried.any()):
             return self._block(self._first_config(untried, tried, rng), given)
+        if not self._answered.any():
+            return None  # all that is left are smaller budgets of what is busy, which has their answers too
         self._refresh()
         for _ in range(DRAWS_TRIED):
             values = np.stack([surface.draw(rng) for surface in self._surfaces], axis=1)

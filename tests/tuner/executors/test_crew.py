@@ -113,6 +113,30 @@ def test_trials_spread_over_the_servers_of_a_model(
     store.close()
 
 
+BUDGETS = """
+format_version: 1
+name: budgets
+workflows:
+  react: {max_steps: [1, 2, 3, 4], thoughts: [true, false]}
+"""
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "pooled"])
+def test_budgets_beside_each_other_keep_no_question_twice(
+    at_several: Callable[..., LoadedStudy], serve: Serve, sampler: str
+) -> None:
+    with ExitStack() as stack:
+        addresses = [stack.enter_context(serve("--delay-s", "0.02")) for _ in range(4)]
+        study = at_several(
+            *addresses, objectives="[accuracy, latency_p50_s]", trials=8, space=BUDGETS
+        )
+        study.path.write_text(study.path.read_text().replace("name: tpe", f"name: {sampler}"))
+        watch = Watch()
+        run_study(load_study(study.path), report=watch)
+    assert watch.most > 1
+    require_whole(study)
+
+
 def test_with_time_a_trial_has_a_server_to_itself_and_without_it_has_them_all(
     at_several: Callable[..., LoadedStudy], serve: Serve
 ) -> None:

@@ -15,6 +15,7 @@ from tuner.objectives import OBJECTIVES
 from tuner.samplers.pooled import BLOCK
 from tuner.samplers.pooled import FIRST_CONFIGS
 from tuner.samplers.pooled import SHOWN_AFTER
+from tuner.samplers.pooled import Block
 from tuner.samplers.pooled import Pool
 from tuner.samplers.pooled import encode
 
@@ -219,6 +220,30 @@ def test_a_run_is_given_the_largest_budget_that_is_not_much_dearer() -> None:
         steps = [FLATS[config].get("dear.steps", 8) for config, _ in play(each, amounts, 60)]
         both.append(np.mean(np.array(steps) == 1))
     assert both[0] < both[1] / 2
+
+
+def test_smaller_budgets_wait_for_what_the_larger_ones_will_say_of_them() -> None:
+    larger = [[] if place < 7 else _larger(place) for place in range(len(FLATS))]
+    sampler = pool(covered_by=larger)
+    last = np.arange(len(FLATS)) >= 7 + 8 * 4  # one number of shots: two families of four budgets
+    busy: dict[int, tuple[int, ...]] = {}
+
+    def proposed() -> Block | None:
+        free = ~np.isin(np.arange(len(FLATS)), list(busy))
+        return sampler.propose(len(busy), among=last & free, busy=busy)
+
+    for _ in range(2):
+        block = proposed()
+        assert block is not None
+        busy[block.config] = block.questions
+    assert not any(larger[config] for config in busy)
+    assert proposed() is None
+    first = next(iter(busy))
+    questions = list(busy.pop(first))
+    known = np.full((QUESTIONS, 3), np.nan)
+    known[questions] = answers(0)[first, questions]
+    sampler.observe(first, known)
+    assert proposed() is not None
 
 
 def _larger(place: int) -> list[int]:
