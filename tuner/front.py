@@ -19,9 +19,6 @@ Flags = npt.NDArray[np.bool_]
 FEW = 100
 """Points up to which a hypervolume takes less time than to find those that are not dominated."""
 
-ONE_BY_ONE = 8
-"""Points by which others are beaten one after the other, before the rest is at once."""
-
 NEAR = 0.1
 """Membership from which a config that others dominate is worth another measurement."""
 
@@ -169,24 +166,21 @@ def strongest(values: Floats) -> npt.NDArray[np.intp]:
 def unbeaten(columns: Sequence[Floats], best: Floats) -> npt.NDArray[np.intp]:
     """Places of the points, given by objective, that none of the best dominates.
 
-    A few of these come one by one, which leaves little for all others at once.
+    The first of these come alone, those after them in ever larger groups: few points are left for the larger ones.
     """
     left = np.arange(len(columns[0]))
-    for one in best[:ONE_BY_ONE]:
-        is_worse = np.ones(len(left), dtype=np.bool_)
-        is_other = np.zeros(len(left), dtype=np.bool_)
-        for column, figure in zip(columns, one, strict=True):
-            is_worse &= column >= figure
-            is_other |= column > figure
-        kept = ~(is_worse & is_other)
+    first, size = 0, 1
+    while first < len(best):
+        group = best[first : first + size]
+        worse = np.ones((len(group), len(left)), dtype=np.bool_)
+        other = np.zeros_like(worse)
+        for column, figures in zip(columns, group.T, strict=True):
+            worse &= figures[:, np.newaxis] <= column
+            other |= figures[:, np.newaxis] < column
+        kept = ~(worse & other).any(axis=0)
         left, columns = left[kept], [column[kept] for column in columns]
-    rest = best[ONE_BY_ONE:]
-    worse = np.ones((len(left), len(rest)), dtype=np.bool_)
-    other = np.zeros_like(worse)
-    for column, figures in zip(columns, rest.T, strict=True):
-        worse &= column[:, np.newaxis] >= figures
-        other |= column[:, np.newaxis] > figures
-    return np.asarray(left[~(worse & other).any(axis=1)])
+        first, size = first + size, 2 * size
+    return left
 
 
 def adding_most(draws: Floats, least: float) -> list[int]:

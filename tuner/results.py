@@ -201,7 +201,7 @@ def hypervolume_gain(
     low, high = values.min(axis=0), values.max(axis=0)
     # Those that matter to either volume, and those that are on the front as it is.
     before_ = np.flatnonzero(earlier)
-    kept = {*sample.contenders({}), *before_[sample.at(before_.tolist()).contenders({})].tolist()}
+    kept = {*sample.contenders(), *before_[sample.at(before_.tolist()).contenders()].tolist()}
     kept |= {*np.flatnonzero(front.non_dominated(values)).tolist()}
     kept |= {*before_[front.non_dominated(values[before_])].tolist()}
     sample, values = sample.at(sorted(kept)), values[sorted(kept)]

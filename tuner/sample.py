@@ -5,6 +5,7 @@ of trials lie in tables, a row each, so that what is asked of all of them takes 
 resampled in full (docs/decisions/0028).
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +35,8 @@ SEED = 0
 FEW = 300
 """Trials up to which all are resampled in full."""
 
-TOGETHER = 16
-"""Trials resampled at once: more do not fit into a processor's cache."""
+TOGETHER = 3200
+"""Resamples of trials made at once: more do not fit into a processor's cache."""
 
 CHANCE = 1e-5
 """That a resample puts a trial's quantile below the floor that it is given here."""
@@ -187,21 +188,25 @@ class Sample:
     def draws(self, count: int) -> Floats:
         """(draws, trials, objectives), turned likewise: each draw over the same resampled questions for every trial."""
         indices = front.resample_indices(self.questions, count, SEED)
-        columns = [self._drawn(o, indices) for o in self.objectives]
+        every = np.arange(len(self.trials))
+        columns = [self._drawn(o, indices, every) for o in self.objectives]
         return self._oriented(np.stack(columns, axis=2))
 
-    def _drawn(self, objective: Objective, indices: npt.NDArray[np.int64]) -> Floats:
-        """(draws, trials) of an objective."""
-        found = np.empty((len(indices), len(self.trials)))
-        rows, name = self._rows, objective.name
+    def _drawn(
+        self, objective: Objective, indices: npt.NDArray[np.int64], places: npt.NDArray[np.intp]
+    ) -> Floats:
+        """(draws, places) of an objective."""
+        found = np.empty((len(indices), len(places)))
+        rows, name = self._rows[places], objective.name
         tabled = np.flatnonzero(rows >= 0)
-        for first in range(0, len(tabled), TOGETHER):
-            some = tabled[first : first + TOGETHER]
+        at_once = max(1, TOGETHER // len(indices))
+        for first in range(0, len(tabled), at_once):
+            some = tabled[first : first + at_once]
             answers = self._tables.amounts[name][rows[some]]
             found[:, some] = objective.summary(answers.take(indices, axis=1)).T
-        for place in np.flatnonzero(rows < 0).tolist():
-            answers = self.answers(place)[name].take(indices, axis=0)
-            found[:, place] = objective.summary(answers.reshape(len(indices), -1))
+        for each in np.flatnonzero(rows < 0).tolist():
+            answers = self.answers(places[each])[name].take(indices, axis=0)
+            found[:, each] = objective.summary(answers.reshape(len(indices), -1))
         return found
 
     def _oriented(self, values: Floats) -> Floats:
@@ -228,17 +233,18 @@ class Sample:
             for place, o in enumerate(self.objectives)
             if o.unit == "share"
         }
-        kept = self.contenders(steadied)
-        some = self.at(kept)
-        draws = np.empty((DRAWS, len(kept), len(self.objectives)))
-        for place, o in enumerate(self.objectives):
-            if place in steadied:
-                draws[:, :, place] = steadied[place][:, kept]
-            else:
-                draws[:, :, place] = replace(some, objectives=(o,)).draws(DRAWS)[:, :, 0]
-        shares = np.zeros(len(self.trials))
-        shares[kept] = front.membership(draws)
-        return shares
+        if not self._is_thinned:
+            draws = self.draws(DRAWS)
+            for place, drawn in steadied.items():
+                draws[:, :, place] = drawn
+            return front.membership(draws)
+        indices = front.resample_indices(self.questions, DRAWS, SEED)
+        times = np.zeros(len(self.trials))
+        for draw, (left, columns) in enumerate(self._left(steadied)):
+            for place in self._quantiles:
+                columns[place] = self._drawn(self.objectives[place], indices[[draw]], left)[0]
+            times[left[front.unbeaten(columns, np.stack(columns, axis=1))]] += 1
+        return times / DRAWS
 
     def _by_question(self, quantity: str) -> Floats:
         """(trials, questions) means of the answers to each."""
@@ -266,39 +272,63 @@ class Sample:
         scores = self._by_question(objective.name)
         return [numbers.setdefault(row.tobytes(), len(numbers)) for row in scores]
 
-    def contenders(self, drawn: Mapping[int, Floats]) -> list[int]:
+    def contenders(self) -> list[int]:
         """Places of the trials that are not dominated in every draw, and of some that are; all where there are FEW.
 
-        `drawn` holds (draws, trials) of objectives, by place, where these are to be used. What others dominate in every
-        draw is on no draw's front and keeps nothing else off it, as its dominators are there instead: leaving it
-        out changes no membership and no hypervolume. A quantile's draws take long, so there a trial has a floor
-        instead, which one draw in a hundred thousand would break.
+        What others dominate in every draw is on no draw's front and keeps nothing else off it, as its dominators are there
+        instead: leaving it out changes no membership and no hypervolume.
         """
-        quantiles = [p for p, o in enumerate(self.objectives) if o.quantile is not None]
-        turned = any(self.objectives[place].direction == "maximize" for place in quantiles)
-        if len(self.trials) <= FEW or turned:
-            return list(range(len(self.trials)))
-        means = [p for p in range(len(self.objectives)) if p not in quantiles]
+        is_left = np.zeros(len(self.trials), dtype=np.bool_)
+        for left, _ in self._left({}) if self._is_thinned else ():
+            is_left[left] = True
+        return np.flatnonzero(is_left).tolist() if self._is_thinned else list(range(len(is_left)))
+
+    @property
+    def _quantiles(self) -> list[int]:
+        return [place for place, o in enumerate(self.objectives) if o.quantile is not None]
+
+    @property
+    def _is_thinned(self) -> bool:
+        """Whether trials that cannot matter to a draw are left out of it."""
+        turned = any(self.objectives[place].direction == "maximize" for place in self._quantiles)
+        return len(self.trials) > FEW and not turned
+
+    def _left(
+        self, drawn: Mapping[int, Floats]
+    ) -> Iterator[tuple[npt.NDArray[np.intp], list[Floats]]]:
+        """For each draw the places of the trials that may not be dominated in it, and their objectives in it.
+
+        `drawn` holds (draws, trials) of objectives, by place, where these are to be used. A quantile's draws take long:
+        there a trial has a floor instead, which one draw in a hundred thousand would break.
+        """
+        quantiles = self._quantiles
+        means = [place for place in range(len(self.objectives)) if place not in quantiles]
         known = {p: drawn[p] if p in drawn else self._mean_draws(p) for p in means}
         centres = self.values()
         for place, draws in known.items():
             centres[:, place] = draws.mean(axis=0)
         best = front.strongest(centres)
-        own = self.at(best.tolist()).draws(DRAWS)
+        to_beat = self.at(best.tolist()).draws(DRAWS)
+        for place, draws in known.items():
+            to_beat[:, :, place] = draws[:, best]
+            if place not in drawn:  # sums made in another order
+                to_beat[:, :, place] += ROUNDING * np.abs(to_beat[:, :, place])
         floors = {place: self._floors(place) for place in quantiles}
-        is_left = np.zeros(len(self.trials), dtype=np.bool_)
-        for draw in range(DRAWS):
-            places = np.flatnonzero(~is_left)  # what is left is left, whatever later draws say
-            to_beat, columns = own[draw].copy(), []
-            for place in range(len(self.objectives)):
-                figures = floors[place] if place in floors else known[place][draw]
-                columns.append(figures[places])
-                if place in known:
-                    to_beat[:, place] = figures[best]
-                if place in known and place not in drawn:  # sums made in another order
-                    to_beat[:, place] += ROUNDING * np.abs(to_beat[:, place])
-            is_left[places[front.unbeaten(columns, to_beat)]] = True
-        return [int(place) for place in np.flatnonzero(is_left)]
+        # What even at its luckiest is beaten by one at its unluckiest is left out at once.
+        luckiest = [
+            floors[place] if place in floors else known[place].min(axis=0)
+            for place in range(len(self.objectives))
+        ]
+        some = front.unbeaten(luckiest, to_beat.max(axis=0))
+        floors = {place: each[some] for place, each in floors.items()}
+        known = {place: np.take(draws, some, axis=1) for place, draws in known.items()}
+        for draw, beating in enumerate(to_beat):
+            columns = [
+                floors[place] if place in floors else known[place][draw]
+                for place in range(len(self.objectives))
+            ]
+            left = front.unbeaten(columns, beating)
+            yield some[left], [column[left] for column in columns]
 
     def _floors(self, place: int) -> Floats:
         """(trials,) amounts below which a draw puts a trial's quantile with CHANCE at most.

@@ -81,7 +81,7 @@ def test_memberships_are_those_of_all_trials(seed, names, both):
 
 def test_most_trials_of_a_large_study_are_no_contenders():
     study = drawn(1, 2000, luck=0.3)
-    left = study.contenders({})
+    left = study.contenders()
     assert len(left) < 1000
     assert set(np.flatnonzero(front.non_dominated(study.values()))) <= set(left)
 
@@ -91,7 +91,7 @@ def test_contenders_have_the_hypervolume_of_all_in_every_draw(seed):
     study = drawn(seed, 500)
     values = study.values()
     reference = values.max(axis=0)
-    left = study.contenders({})
+    left = study.contenders()
     assert len(left) < 500
     for draw in study.draws(sampling.DRAWS)[:40]:
         assert front.hypervolume(draw[left], reference) == pytest.approx(
@@ -121,7 +121,7 @@ def test_trials_with_repeats_stay_in_and_count_by_question(both):
         _Tables(rows, study._tables.amounts),
         {7: answers},
     )
-    assert 7 in repeated.contenders({})
+    assert 7 in repeated.contenders()
     np.testing.assert_allclose(repeated.values()[7], study.values()[7])
     some, whole = both(repeated.memberships)
     np.testing.assert_allclose(some, whole, atol=1e-12)
