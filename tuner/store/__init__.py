@@ -41,6 +41,7 @@ from tuner.store.spending import add_to_totals
 from tuner.store.spending import spending_of
 from tuner.store.spending import spending_query
 from tuner.store.tables import COLUMNS
+from tuner.store.tables import OWNER
 from tuner.store.tables import SCHEMA_VERSION
 from tuner.store.tables import columns
 from tuner.store.tables import example_runs
@@ -142,12 +143,14 @@ class Store:
 
     # Transactions
 
-    def _read(self, query: sa.Select[Any]) -> Sequence[sa.Row[Any]]:
+    def _read(
+        self, query: sa.Select[Any], given: Mapping[str, Any] | None = None
+    ) -> Sequence[sa.Row[Any]]:
         """All rows of a query."""
 
         def read(_: bool) -> Sequence[sa.Row[Any]]:
             with self._engine.connect() as connection:
-                return connection.execute(query).all()
+                return connection.execute(query, given).all()
 
         return self._patience.call(read)
 
@@ -162,8 +165,7 @@ class Store:
                 result = work(connection, again)
                 if fenced:
                     # After the writing, so that the lock on it is held until the end.
-                    owner = sa.select(studies.c.owner).where(studies.c.study_id == self.study_id)
-                    found = connection.execute(owner.with_for_update(read=True)).scalar()
+                    found = connection.execute(OWNER, {"study_id": self.study_id}).scalar()
                     if found is None or found != self._owner:
                         raise self._taken_over()
                 return result
@@ -424,19 +426,14 @@ class Store:
 
         One that has ended stays as it is, and is read once; all others are read each time.
         """
-        of = optuna_trials.c
-        source = (
-            sa.select(sa.func.min(totals.c.energy_source))
-            .where(totals.c.trial_id == of.trial_id)
-            .scalar_subquery()
+        rows = self._read(
+            _UNREAD,
+            {
+                "study_id": self.study_id,
+                "latest": self._latest if len(self._open) <= MOST_LISTED else min(self._open) - 1,
+                "open": sorted(self._open) if len(self._open) <= MOST_LISTED else [],
+            },
         )
-        query = (
-            sa.select(of.trial_id, of.number, of.state, *_TRIAL_COLUMNS, source.label("source"))
-            .join_from(optuna_trials, trials, trials.c.trial_id == of.trial_id, isouter=True)
-            .where(of.study_id == self.study_id, self._is_unread())
-            .order_by(of.number)
-        )
-        rows = self._read(query)
         configs = _decoded([row.config for row in rows])
         values = _decoded([row.objectives for row in rows])
         for row, config, of in zip(rows, configs, values, strict=True):
@@ -448,13 +445,6 @@ class Store:
             else:
                 self._open.discard(record.trial_id)
         return list(self._records.values())
-
-    def _is_unread(self) -> sa.ColumnElement[bool]:
-        of = optuna_trials.c
-        if len(self._open) > MOST_LISTED:
-            return of.trial_id >= min(self._open)
-        is_new = of.trial_id > self._latest
-        return is_new | of.trial_id.in_(sorted(self._open)) if self._open else is_new
 
     def _trial_ids(self) -> sa.Select[Any]:
         return sa.select(optuna_trials.c.trial_id).where(optuna_trials.c.study_id == self.study_id)
@@ -697,6 +687,30 @@ _TRIAL_COLUMNS = (
         )
     ),
 )
+
+
+def _unread() -> sa.Select[Any]:
+    """The trials of a study after the latest that was read, and those that were open then.
+
+    Made once: it is asked several times in each trial, and SQLAlchemy takes longer to make it than a database to answer.
+    """
+    of = optuna_trials.c
+    source = (
+        sa.select(sa.func.min(totals.c.energy_source))
+        .where(totals.c.trial_id == of.trial_id)
+        .scalar_subquery()
+    )
+    is_unread = of.trial_id > sa.bindparam("latest")
+    is_unread |= of.trial_id.in_(sa.bindparam("open", expanding=True))
+    return (
+        sa.select(of.trial_id, of.number, of.state, *_TRIAL_COLUMNS, source.label("source"))
+        .join_from(optuna_trials, trials, trials.c.trial_id == of.trial_id, isouter=True)
+        .where(of.study_id == sa.bindparam("study_id"), is_unread)
+        .order_by(of.number)
+    )
+
+
+_UNREAD = _unread()
 
 
 def _decoded(texts: Sequence[str | None]) -> list[Any]:

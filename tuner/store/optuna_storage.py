@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 from tuner.errors import StoreError
 from tuner.store.patience import Patience
 from tuner.store.patience import translate_errors
+from tuner.store.tables import OWNER
 from tuner.store.tables import optuna_trials
-from tuner.store.tables import studies
 
 _DONE_AGAIN = (
     "get_study_id_from_name",
@@ -62,8 +62,7 @@ class PatientStorage(RDBStorage):
         if self._owner is None or not session.info.pop("writes", False):
             return
         study_id, owner = self._owner
-        held = sa.select(studies.c.owner).where(studies.c.study_id == study_id)
-        if session.execute(held.with_for_update(read=True)).scalar() != owner:
+        if session.connection().execute(OWNER, {"study_id": study_id}).scalar() != owner:
             raise taken_over(self.engine)
 
     def _create_new_trial(

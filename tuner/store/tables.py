@@ -159,3 +159,10 @@ passes = sa.Table(
     sa.Column("window", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("content", sa.JSON, nullable=False),
 )
+
+OWNER = (
+    sa.select(studies.c.owner)
+    .where(studies.c.study_id == sa.bindparam("study_id"))
+    .with_for_update(read=True)
+)
+"""Who owns a study, which nobody may change until the transaction ends."""
