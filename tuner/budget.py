@@ -88,7 +88,7 @@ def gpus_of(energies: Iterable[Mapping[str, Any]]) -> int | None:
 
     Each is a model's `energy` in a study's provenance.
     """
-    counts = {energy.get("scope"): energy.get("gpus") for energy in energies}
+    counts = {str(energy.get("scope")): energy.get("gpus") for energy in energies}
     known = [count for count in counts.values() if isinstance(count, int)]
     return sum(known) if known and len(known) == len(counts) else None
 

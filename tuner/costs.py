@@ -265,8 +265,7 @@ def _measured(
 
 
 def _load_text(load: Mapping[str, Any]) -> str:
-    if load.get("rate") is not None:
-        return f"{load['rate']:g} a second"
-    if load.get("concurrency") is not None:
-        return f"{load['concurrency']} at a time"
-    return NOT_STATED
+    rate, concurrency = load.get("rate"), load.get("concurrency")
+    if isinstance(rate, int | float):
+        return f"{rate:g} a second"
+    return f"{concurrency} at a time" if isinstance(concurrency, int) else NOT_STATED

@@ -190,6 +190,43 @@ def test_a_file_of_an_earlier_version_says_how_to_get_a_newer_one(study, tmp_pat
     assert caught.value.hint == f"export it again: tuner export STUDY --rule 'slo:latency_p50_s<=5' --out {out}"  # fmt: skip
 
 
+ODD = (
+    *(None, 7, "text", [], [1], {"odd": 1}, {"holdout": "text"}, {"m": 3}, {"rate": "text"}),
+    {"scope": [1], "gpus": "text"},
+)
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("rule",),
+        ("energy",),
+        ("energy", "m"),
+        ("measured",),
+        ("measured", "holdout"),
+        ("measured", "holdout", "costs"),
+        ("measured", "holdout", "costs", "load"),
+        ("measured", "holdout", "costs", "energy"),
+        ("measured", "holdout", "costs", "energy", "interval_wh"),
+    ],
+)
+def test_a_strangers_file_may_say_anything_and_is_read_or_refused(study, tmp_path, keys, value):
+    out = tmp_path / "best.yaml"
+    export(study, open_results(study), rule=Rule.parse("max-accuracy"), out=out)
+    content = yaml.safe_load(out.read_text())
+    *outer, last = keys
+    at = content["provenance"]
+    for key in outer:
+        at = at[key]
+    at[last] = value
+    out.write_text(yaml.safe_dump(content))
+    try:
+        assert measured_file(out).basis
+    except UserError as error:
+        assert "best.yaml: provenance." in str(error)
+
+
 @pytest.mark.parametrize(
     ("energy", "gpus"),
     [
