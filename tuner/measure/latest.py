@@ -15,11 +15,10 @@ from typing import Generic
 from typing import TypeVar
 
 from tuner.errors import UserError
+from tuner.measure import page
 
 if TYPE_CHECKING:
     import httpx
-
-TIMEOUT_S = 2.0
 
 T = TypeVar("T")
 
@@ -50,7 +49,7 @@ class Latest(Generic[T]):
 
         self._url = url
         self._period_s = period_s
-        client = httpx.Client(timeout=TIMEOUT_S)
+        client = httpx.Client(timeout=page.TIMEOUT_S)
         self._latest = [_ask(client, url, parse)]
         if self._latest[0].problem is not None:
             client.close()
@@ -69,7 +68,7 @@ class Latest(Generic[T]):
         """The latest reply, or that there has been none for long."""
         reply = self._latest[0]
         old_s = now_s - reply.asked_s
-        if reply.problem is None and old_s > 2 * self._period_s + 2 * TIMEOUT_S:
+        if reply.problem is None and old_s > 2 * self._period_s + 2 * page.TIMEOUT_S:
             return Reply(reply.asked_s, None, f"{self._url} has not answered for {old_s:.0f} s")
         return reply
 
@@ -92,11 +91,11 @@ def _ask(client: "httpx.Client", url: str, parse: Callable[[str], T]) -> Reply[T
 
     asked_s = time.perf_counter()
     try:
-        reply = client.get(url)
+        reply = page.get(client, url)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Reply(asked_s, None, f"nothing answers at {url}: {type(error).__name__}: {error}")
     if not reply.is_success:
-        return Reply(asked_s, None, f"{url} answers with {reply.status_code}: {reply.text[:200]}")
+        return Reply(asked_s, None, f"{url} answers with {reply.status}: {reply.text[:200]}")
     try:
         return Reply(asked_s, parse(reply.text))
     except ReplyError as error:

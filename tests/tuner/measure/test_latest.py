@@ -172,7 +172,7 @@ def test_an_exporter_that_looks_more_seldom_than_was_said_is_found_out(site, dcg
 
 
 def test_reads_do_not_wait_for_a_server_that_hangs(site, trtllm_text, monkeypatch):
-    monkeypatch.setattr("tuner.measure.latest.TIMEOUT_S", 0.2)
+    monkeypatch.setattr("tuner.measure.page.TIMEOUT_S", 0.2)
     with site(lambda: (200, trtllm_text(time.perf_counter()))) as server:
         meter = trtllm_meter(server.url)
         server.delay_s = 0.6

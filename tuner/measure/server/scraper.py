@@ -13,19 +13,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 from typing import Self
 
+from tuner.measure import page
+from tuner.measure.page import Page
 from tuner.measure.server.engines import read_metrics
 from tuner.measure.server.reading import ServerReading
 from tuner.measure.server.reading import Timed
 from tuner.measure.server.reading import read_window
 
 if TYPE_CHECKING:
-    import httpx
+    pass
 
 PERIOD_S = 0.5
 """Between two scrapes. Each costs vLLM 5 ms and us 4 (of one core, 1 %); with llama.cpp, 0.3 and 1."""
-
-TIMEOUT_S = 2.0
-"""A server that is busy answers late, but what it says then is as true."""
 
 PATHS = ("/metrics", "/prometheus/metrics")
 """TensorRT-LLM's first one is JSON, of iterations; its second one is what the others' first is."""
@@ -66,7 +65,7 @@ class Scraper:
 
         self._client = httpx.Client(
             headers=self._headers,
-            timeout=TIMEOUT_S,
+            timeout=page.TIMEOUT_S,
             verify=authorities(),
             follow_redirects=True,  # some servers have theirs at /metrics/
             trust_env=not is_loopback(self._root),  # no proxy stands between us and this machine
@@ -114,8 +113,8 @@ class Scraper:
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 self._problem = f"{path}: {type(error).__name__}: {error}"
                 return
-            if reply.status_code in NOT_YET:
-                self._problem = f"{path}: {reply.status_code} {reply.reason_phrase}"
+            if reply.status in NOT_YET:
+                self._problem = f"{path}: {_said(reply)}"
                 return
             if self._read(path, reply):
                 self._paths = (path,)
@@ -123,20 +122,20 @@ class Scraper:
         if not self._samples:
             self._paths = ()
 
-    def _get(self, path: str) -> "httpx.Response":
+    def _get(self, path: str) -> Page:
         import httpx
 
         try:
-            return self._client.get(self._root + path)
+            return page.get(self._client, self._root + path)
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
             # The connection was kept, and closed by the server meanwhile: a new one may do.
-            return self._client.get(self._root + path)
+            return page.get(self._client, self._root + path)
 
-    def _read(self, path: str, reply: "httpx.Response") -> bool:
+    def _read(self, path: str, reply: Page) -> bool:
         """Whether the reply was a page of metrics that is understood."""
         if not reply.is_success:
             # What another path has said is more telling than that this one is not there.
-            said = f"{path}: {reply.status_code} {reply.reason_phrase} ({HINT})"
+            said = f"{path}: {_said(reply)} ({HINT})"
             self._problem = self._problem or said
             return False
         try:
@@ -147,6 +146,12 @@ class Scraper:
         self._engine = engine
         self._samples.append((time.perf_counter(), sample))
         return True
+
+
+def _said(reply: Page) -> str:
+    import httpx
+
+    return f"{reply.status} {httpx.codes.get_reason_phrase(reply.status)}".strip()
 
 
 @cache

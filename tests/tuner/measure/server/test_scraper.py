@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tuner import serving
+from tuner.measure import page as pages
 from tuner.measure.server import Scraper
-from tuner.measure.server import scraper
 from tuner.measure.server.scraper import is_loopback
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -152,7 +152,7 @@ def test_nobody_there_raises_nothing(root: str) -> None:
 def test_server_that_does_not_answer_holds_nobody_up_for_long(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scraper, "TIMEOUT_S", 0.1)
+    monkeypatch.setattr(pages, "TIMEOUT_S", 0.1)
 
     def reply(path: str, number: int) -> tuple[int, str]:
         time.sleep(1.5)
