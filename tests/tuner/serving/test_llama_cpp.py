@@ -55,6 +55,18 @@ def served(**changes: Any) -> serving.LlamaCpp:
     return serving.LlamaCpp(weights="smollm2-135m-instruct", **changes)
 
 
+def test_it_listens_on_loopback_only(smollm2: serving.Endpoint) -> None:
+    assert smollm2.pid is not None
+    server = psutil.Process(smollm2.pid)
+    listening = [
+        each.laddr.ip
+        for one in (server, *server.children(recursive=True))
+        for each in one.net_connections()
+        if each.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) == {"127.0.0.1"}
+
+
 def complete(endpoint: serving.Endpoint, prompt: str, max_tokens: int = 24) -> tuple[str, int]:
     """The greedy reply and how many of the prompt's tokens came from the prefix cache."""
     reply = httpx.post(
