@@ -362,18 +362,19 @@ class _Filling:
             dealt[of["trial_values"]].append(row)
         attribute = {"trial_id": trial_id, "key": "constraints", "value_json": "[0.0]"}
         dealt[of["trial_system_attributes"]].append(attribute)
+        workflows = sorted(self._study.space.workflows)  # the only choice that is of no number
         for name, value in self._study.space.flat(config, self._study.models).items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             distribution: optuna.distributions.BaseDistribution = (
                 optuna.distributions.IntDistribution(0, 1000)
                 if is_number
-                else optuna.distributions.CategoricalDistribution([value])
+                else optuna.distributions.CategoricalDistribution(workflows)
             )
             dealt[of["trial_params"]].append(
                 {
                     "trial_id": trial_id,
                     "param_name": name,
-                    "param_value": float(value) if is_number else 0.0,
+                    "param_value": float(value) if is_number else float(workflows.index(value)),
                     "distribution_json": optuna.distributions.distribution_to_json(distribution),
                 }
             )
@@ -384,6 +385,7 @@ class _Filling:
                 "config_hash": config.hash(),
                 "objectives": values,
                 "feasible": True,
+                "is_derived_from": True,
             }
         )
         rows = self._runs(trial_id, "search", amounts, dealt)

@@ -351,18 +351,15 @@ class Search:
 
     async def _tell_left(self) -> None:
         """Tell what an earlier run had not come to: smaller budgets of trials that it told."""
-        trials = self._store.trials()
-        parents = {
-            trial.number: (trial, trial.config)
+        trials, derived = self._store.trials(), self._store.derived()
+        parents = [
+            (trial, trial.config, held)
             for trial in trials
             if trial.state == "complete" and trial.stopped is None and not trial.is_free
-            if trial.config is not None
-        }
-        children = {
-            child.hash(): number
-            for number, (_, config) in parents.items()
-            for child in smaller(self._study.space, self._study.models, config)
-        }
+            if trial.config is not None and trial.trial_id not in derived
+            if (held := smaller(self._study.space, self._study.models, trial.config))
+        ]
+        children = {child.hash(): trial.number for trial, _, held in parents for child in held}
         left: dict[str, Asked] = {}
         for trial in trials:
             if trial.state != "running" or (trial.config and trial.derived_from is None):
@@ -374,12 +371,9 @@ class Search:
                 self._store.save_config(trial.trial_id, config, derived_from=parent)
                 asked.config = config
                 left[config.hash()] = asked
-        known = {trial.config_hash for trial in trials if trial.config is not None}
-        for trial, config in parents.values():
-            held = smaller(self._study.space, self._study.models, config)
-            if any(child.hash() in left or child.hash() not in known for child in held):
-                runs = self._store.runs(trial.trial_id, "search")
-                await self._tell_smaller(self._asked(trial), config, runs, left)
+        for trial, config, _ in parents:
+            runs = self._store.runs(trial.trial_id, "search")
+            await self._tell_smaller(self._asked(trial), config, runs, left)
 
     def _asked(self, record: TrialRecord) -> Asked:
         """A trial that an earlier run opened."""
@@ -394,6 +388,8 @@ class Search:
         left: Mapping[str, Asked] | None = None,
     ) -> None:
         """Trials of the smaller budgets that these runs say everything of; some may be `left` open, by config."""
+        if not smaller(self._study.space, self._study.models, config):
+            return
         known = {
             trial.config_hash
             for trial in self._store.trials()
@@ -411,6 +407,7 @@ class Search:
             with self._trials.told(child):
                 values = self._trials.values(self._store.runs(child.trial_id, "search"))
                 self._trials.complete(child, own, values)
+        self._store.save_derived(asked.trial_id)
 
     def _by_server(self, config: AgentConfig) -> tuple[bool, str]:
         """What configs are sorted by to start as few servers as can be; equal where no model has serving knobs."""

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy as sa
 
+from tuner.derive import smaller
 from tuner.events import ExampleFinished
 from tuner.events import FrontExpected
 from tuner.events import Talk
@@ -19,6 +21,8 @@ from tuner.records import TrialRecord
 from tuner.results import Front
 from tuner.spec import LoadedStudy
 from tuner.store import Store
+from tuner.store import schema
+from tuner.store import tables
 from tuner.store.schema import open_optuna_storage
 from tuner.study import run_study
 
@@ -155,6 +159,27 @@ def test_smaller_budgets_are_told_from_checkpoints(make_study: MakeStudy) -> Non
         assert parent.values is not None
         assert trial.values["tokens_total"] <= parent.values["tokens_total"]
     assert {trial.state.name for trial in told_study(study).get_trials()} == {"COMPLETE"}
+
+
+def test_what_runs_say_of_smaller_budgets_is_looked_at_once_or_when_the_run_goes_on(
+    make_study: MakeStudy,
+) -> None:
+    study = make_study(trials=6, extra="racing: false\n")
+    run_study(study)
+    store = Store.open(study.storage_url, study.spec.name)
+    before, looked_at = store.trials(), store.derived()
+    assert looked_at == {
+        trial.trial_id
+        for trial in before
+        if trial.config is not None and not trial.is_free
+        if smaller(study.space, study.models, trial.config)
+    }
+    with schema.make_engine(study.storage_url).begin() as connection:  # as if killed before it
+        connection.execute(sa.update(tables.trials).values(is_derived_from=None))
+    run_study(study)
+    after = store.trials()
+    assert (after, store.derived()) == (before, looked_at)
+    store.close()
 
 
 @pytest.mark.slow

@@ -421,6 +421,21 @@ class Store:
 
         self._write(finish, fenced=True)
 
+    def save_derived(self, trial_id: int) -> None:
+        """Keep that all that a trial's runs say of smaller budgets was kept."""
+        update = sa.update(trials).where(trials.c.trial_id == trial_id)
+
+        def save(connection: sa.Connection, _: bool) -> None:
+            connection.execute(update.values(is_derived_from=True))
+
+        self._write(save, fenced=True)
+
+    def derived(self) -> set[int]:
+        """Ids of the trials of which that was kept."""
+        of = trials.c
+        query = sa.select(of.trial_id).where(of.is_derived_from, of.trial_id.in_(self._trial_ids()))
+        return {row.trial_id for row in self._read(query)}
+
     def trials(self) -> list[TrialRecord]:
         """Every trial of the study, in the order of their numbers.
 

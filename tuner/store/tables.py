@@ -61,6 +61,7 @@ trials = sa.Table(
     sa.Column("derived_from", sa.Integer),
     sa.Column("reused_from", sa.Text),
     sa.Column("stopped", sa.Text),
+    sa.Column("is_derived_from", sa.Boolean),  # all that its runs say of smaller budgets is kept
 )
 
 example_runs = sa.Table(

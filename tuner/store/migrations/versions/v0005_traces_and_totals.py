@@ -1,4 +1,4 @@
-"""Traces apart from figures, running totals of what runs took, figures packed by trial, and a lease's beat."""
+"""Traces apart from figures, running totals of what runs took, figures packed by trial, a lease's beat, and what was derived."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -37,6 +37,7 @@ def upgrade() -> None:
     op.add_column(
         "tuner_studies", sa.Column("beat", sa.Integer, nullable=False, server_default="0")
     )
+    op.add_column("tuner_trials", sa.Column("is_derived_from", sa.Boolean))
     op.create_table(
         "tuner_traces",
         sa.Column(
