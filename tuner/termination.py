@@ -7,9 +7,11 @@ import asyncio
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from tuner.errors import UserError
 from tuner.events import Report
 from tuner.events import Talk
 from tuner.executors import Executor
@@ -43,14 +45,14 @@ class Termination:
                 current.cancel()
                 return
             self._is_asked = True
-            self._report(
-                Talk(
-                    f"asked to end (SIGTERM): questions under way have {self._grace_s:g} s; "
-                    "the same command goes on from there"
-                )
-            )
             executor.stop()
             self._ending = loop.create_task(self._end_after_grace(executor, current))
+            said = (
+                f"asked to end (SIGTERM): questions under way have {self._grace_s:g} s; "
+                "the same command goes on from there"
+            )
+            with suppress(UserError):  # who listens no more is not told, and it ends all the same
+                self._report(Talk(said))
 
         loop.add_signal_handler(signal.SIGTERM, end)
 
