@@ -78,7 +78,7 @@ class Kind:
         return f"{self.sampler}, {self.calls} calls of {TRIAL_S / self.calls:g} s"
 
 
-KINDS = (Kind("tpe", 10, 3), Kind("tpe", 2, 3), Kind("random", 10, 1), Kind("random", 2, 1))
+KINDS = (Kind("tpe", 10, 2), Kind("tpe", 2, 2))
 """Ten calls are a trial of ten questions; with two, next to nothing is left but what a trial itself costs."""
 
 QUICK = (Kind("tpe", 10, 1, (1, 2)),)
