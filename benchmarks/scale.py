@@ -203,6 +203,8 @@ def _resume_s(study: LoadedStudy) -> float:
             for line in run.stdout:
                 if json.loads(line)["event"] == "question_finished":
                     break
+            else:
+                raise RuntimeError("the run ended before it asked anything")
             taken_s = time.perf_counter() - start
             run.terminate()
         server.terminate()
@@ -323,6 +325,15 @@ class _Filling:
             self._fill(range(first, min(first + together, len(self._configs))))
         with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.exec_driver_sql("ANALYZE")
+            if (
+                self._engine.dialect.name == "postgresql"
+            ):  # which numbers rows by what it has dealt itself
+                for table in (*_reflected(self._engine).values(), tables.example_runs):
+                    (key,) = table.primary_key
+                    connection.exec_driver_sql(
+                        f"SELECT setval(pg_get_serial_sequence('{table.name}', '{key.name}'), "
+                        f"(SELECT coalesce(max({key.name}), 1) FROM {table.name}))"
+                    )
 
     def _fill(self, numbers: range) -> None:
         optuna_tables = _reflected(self._engine)

@@ -77,6 +77,7 @@ def main() -> None:
         code = make_app()(args=sys.argv[1:] or ["--help"], standalone_mode=False)
     except USAGE_ERROR as error:
         _refuse_line(error)
+    gc.freeze()  # nor is it looked through for any once more at the end
     sys.exit(code or 0)
 
 
