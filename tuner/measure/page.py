@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workflows.wire import ASK_PLAIN
-
 if TYPE_CHECKING:
     import httpx
 
@@ -35,6 +33,8 @@ class Page:
 def get(client: "httpx.Client", url: str) -> Page:
     """A GET with a client whose timeout is TIMEOUT_S. Raises httpx.HTTPError, also for a page that does not end, and httpx.InvalidURL."""
     import httpx
+
+    from workflows.wire import ASK_PLAIN
 
     began_s, content = time.monotonic(), bytearray()
     with client.stream("GET", url, headers=ASK_PLAIN) as reply:
