@@ -241,8 +241,10 @@ class Sample:
         indices = front.resample_indices(self.questions, DRAWS, SEED)
         times = np.zeros(len(self.trials))
         for draw, (left, columns) in enumerate(self._left(steadied)):
-            for place in self._quantiles:
-                columns[place] = self._drawn(self.objectives[place], indices[[draw]], left)[0]
+            for place, o in enumerate(self.objectives):
+                if place not in steadied:  # of equal answers equal figures, to the last bit
+                    column = self._drawn(o, indices[[draw]], left)[0]
+                    columns[place] = -column if o.direction == "maximize" else column
             times[left[front.unbeaten(columns, np.stack(columns, axis=1))]] += 1
         return times / DRAWS
 

@@ -79,6 +79,18 @@ def test_memberships_are_those_of_all_trials(seed, names, both):
     np.testing.assert_allclose(some, whole, atol=1e-12)
 
 
+@pytest.mark.parametrize("trials", [701, 1003])
+def test_who_answered_alike_is_as_likely_wherever_it_stands(trials):
+    study = drawn(3, trials)
+    best = int(study.memberships().argmax())
+    for table in study._tables.amounts.values():
+        table[-1] = table[best]
+    shares = drawn(3, trials).memberships()
+    again = study.memberships()
+    assert again[-1] == again[best] > 0
+    assert again[best] == pytest.approx(shares[best], abs=0.05)
+
+
 def test_most_trials_of_a_large_study_are_no_contenders():
     study = drawn(1, 2000, luck=0.3)
     left = study.contenders()
