@@ -149,7 +149,8 @@ def test_a_model_server_of_ours_that_is_killed(
     driver.finish()
     kept.require_whole()
     starts = stand_in.starts()
-    assert len(starts) == 1 + KILLS
+    # Whether the run that is ended still starts it again after the last kill, or only the one after it does, is a race.
+    assert len(starts) - KILLS in (1, 2)
     assert not any(psutil.pid_exists(start["pid"]) for start in starts)
     tally("model server of the study's own", kept)
 
