@@ -6,8 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +137,20 @@ def postgres() -> Iterator[Any]:
         pytest.skip("PostgreSQL's programs are not installed (apt-get install postgresql)")
     with module.postgres() as server:
         yield server
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[type[BaseHTTPRequestHandler]], str]]:
+    """Has a handler answer on loopback, without a log, until the test is over; gives the server's root."""
+    running: list[ThreadingHTTPServer] = []
+
+    def begin(handler: type[BaseHTTPRequestHandler]) -> str:
+        quiet = type("Quiet", (handler,), {"log_message": lambda *args: None})
+        running.append(ThreadingHTTPServer(("127.0.0.1", 0), quiet))
+        threading.Thread(target=running[-1].serve_forever, args=[0.01]).start()
+        return f"http://127.0.0.1:{running[-1].server_port}"
+
+    yield begin
+    for each in running:
+        each.shutdown()
+        each.server_close()

@@ -113,9 +113,8 @@ class LocalExecutor:
             except ServingError as error:
                 raise GoneError(name, error) from None
             await _require_healthy(name, servers[name])
-        tags = {
-            name: next(self._tags) for name in servers
-        }  # here: others may draw theirs meanwhile
+        # Drawn here, not in the thread: another evaluation may draw its own meanwhile.
+        tags = {name: next(self._tags) for name in servers}
         clients, isolation = await asyncio.to_thread(self._isolate, servers, tags)
 
         runs: list[ExampleRun] = []

@@ -1,13 +1,11 @@
 """Pages that never end: given up, whether they come fast or byte by byte, and whoever asks goes on."""
 
 import itertools
-import threading
 import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
-from http.server import ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -31,10 +29,12 @@ def drip() -> Iterator[bytes]:
         time.sleep(0.02)
 
 
+Listen = Callable[[type[BaseHTTPRequestHandler]], str]
+
+
 @pytest.fixture
-def sending() -> Iterator[Callable[[Pieces], str]]:
+def sending(listen: Listen) -> Callable[[Pieces], str]:
     """Starts a server that answers with these pieces; its root."""
-    running: list[ThreadingHTTPServer] = []
 
     def begin(pieces: Pieces) -> str:
         class Handler(BaseHTTPRequestHandler):
@@ -45,17 +45,9 @@ def sending() -> Iterator[Callable[[Pieces], str]]:
                     for piece in pieces():
                         self.wfile.write(piece)
 
-            def log_message(self, *args: object) -> None:
-                pass
+        return listen(Handler)
 
-        running.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=running[-1].serve_forever, args=[0.01]).start()
-        return f"http://127.0.0.1:{running[-1].server_port}"
-
-    yield begin
-    for each in running:
-        each.shutdown()
-        each.server_close()
+    return begin
 
 
 ENDLESS = [(flood, "more than 16 MiB"), (drip, "still sending after 0.2 s")]

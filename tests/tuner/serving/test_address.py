@@ -1,11 +1,8 @@
 import json
-import threading
 import time
 from collections.abc import Callable
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler
-from http.server import ThreadingHTTPServer
 
 import pytest
 
@@ -16,10 +13,12 @@ from tuner.serving import address
 Server = Callable[[int, str], str]
 
 
+Listen = Callable[[type[BaseHTTPRequestHandler]], str]
+
+
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(listen: Listen) -> Server:
     """Starts a server that gives one reply to everything, as often as it is called; returns its api_base."""
-    running: list[ThreadingHTTPServer] = []
 
     def begin(status: int, body: str) -> str:
         class Handler(BaseHTTPRequestHandler):
@@ -29,17 +28,9 @@ def server() -> Iterator[Server]:
                 self.end_headers()
                 self.wfile.write(body.encode())
 
-            def log_message(self, *args: object) -> None:
-                pass
+        return listen(Handler) + "/v1"
 
-        running.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=running[-1].serve_forever, args=[0.01]).start()
-        return f"http://127.0.0.1:{running[-1].server_port}/v1"
-
-    yield begin
-    for each in running:
-        each.shutdown()
-        each.server_close()
+    return begin
 
 
 def listing(*names: str) -> str:

@@ -1,9 +1,6 @@
 import re
-import threading
 from collections.abc import Callable
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
-from http.server import ThreadingHTTPServer
 from itertools import islice
 from itertools import pairwise
 
@@ -17,10 +14,12 @@ Reply = Callable[[str, int], tuple[int, str]]
 Serve = Callable[[Reply], str]
 
 
+Listen = Callable[[type[BaseHTTPRequestHandler]], str]
+
+
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(listen: Listen) -> Serve:
     """Starts a server whose replies a function of method and path, and the request's number decides; returns its root."""
-    running: list[ThreadingHTTPServer] = []
 
     def begin(reply: Reply) -> str:
         asked: list[str] = []
@@ -35,17 +34,9 @@ def serve() -> Iterator[Serve]:
 
             do_GET = do_POST = answer  # noqa: N815
 
-            def log_message(self, *args: object) -> None:
-                pass
+        return listen(Handler)
 
-        running.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=running[-1].serve_forever, args=[0.01]).start()
-        return f"http://127.0.0.1:{running[-1].server_port}"
-
-    yield begin
-    for each in running:
-        each.shutdown()
-        each.server_close()
+    return begin
 
 
 RESET = "POST /reset_prefix_cache?reset_external=true"

@@ -1,10 +1,7 @@
 import re
-import threading
 import time
 from collections.abc import Callable
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -20,10 +17,12 @@ Reply = Callable[[str, int], tuple[int, str]]
 Serve = Callable[[Reply], str]
 
 
+Listen = Callable[[type[BaseHTTPRequestHandler]], str]
+
+
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(listen: Listen) -> Serve:
     """Starts a server whose replies a function of the path and the request's number decides; returns its root."""
-    running: list[ThreadingHTTPServer] = []
 
     def begin(reply: Reply) -> str:
         asked: list[str] = []
@@ -36,17 +35,9 @@ def serve() -> Iterator[Serve]:
                 self.end_headers()
                 self.wfile.write(body.encode())
 
-            def log_message(self, *args: object) -> None:
-                pass
+        return listen(Handler)
 
-        running.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=running[-1].serve_forever, args=[0.01]).start()
-        return f"http://127.0.0.1:{running[-1].server_port}"
-
-    yield begin
-    for each in running:
-        each.shutdown()
-        each.server_close()
+    return begin
 
 
 def page(name: str) -> str:
