@@ -88,6 +88,8 @@ time.sleep(float(behaviour.get("loads_s", 0)))
 
 
 class Connection(loopback.Connection):
+    probed = False
+
     def _answer(self, received):
         known = {{
             "/health": {{}},
@@ -100,7 +102,10 @@ class Connection(loopback.Connection):
         path = received.path.partition("?")[0]
         if path in known:
             self._transport.write(loopback.response(200, known[path]))
+        elif Connection.probed and len(open({starts!r}).readlines()) < int(behaviour.get("beside", 1)):
+            asyncio.get_running_loop().call_later(0.1, self._answer, received)
         else:
+            Connection.probed = True
             super()._answer(received)
 
 
@@ -227,7 +232,7 @@ class StandIn:
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> StandIn:
-    """A peer that takes the engines' flags and answers at once; `STAND_IN` in its environment makes it fail."""
+    """A peer that takes the engines' flags and answers at once; `STAND_IN` in its environment makes it fail or wait."""
     script, starts = tmp_path / "engine.py", tmp_path / "starts"
     text = STAND_IN.format(
         loopback=str(LOOPBACK),

@@ -199,7 +199,8 @@ def test_servers_that_the_study_starts_run_on_the_workers_and_end_with_them(
     on_ray: Callable[..., LoadedStudy], stand_in: Any, cluster: Any
 ) -> None:
     study = on_ray("http://127.0.0.1:9/v1", trials=6)
-    command = ", ".join(stand_in.command)
+    # Neither answers before the other is started, so that none does all the trials alone.
+    command = ", ".join(["env", "STAND_IN=beside=2", *stand_in.command])
     served = f"serve: vllm, model: a/b, endpoint: completion, command: [{command}], max_retries: 0"
     text = re.sub(r"loopback: \{.*\}\}", f"loopback: {{{served}}}}}", study.path.read_text())
     study.path.write_text(text)
