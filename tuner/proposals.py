@@ -79,6 +79,9 @@ class Proposals:
     def interrupted(self, record: TrialRecord) -> optuna.Trial:
         """A trial that an earlier run has left open."""
         self._seed_sampler(record.number)
+        if record.config is None:
+            # Knobs that were kept would not be drawn again, and the others get what was drawn for these.
+            self._store.forget_knobs(record.trial_id)
         # Optuna's cache takes no knob of a trial that it has neither opened nor read.
         self._optuna.get_trials(deepcopy=False)
         return optuna.Trial(self._optuna, record.trial_id)

@@ -471,8 +471,9 @@ class Search:
         if self._refusal_of(given[0], blocks.left(given[0])) is not None:
             # It could not be completed any more: what the front lacks comes before it.
             given = self._affordable(self._lacking(blocks)) or given
-        refusal = self._ledger.affords(given[0], len(given[1]))
-        return (given, "") if refusal is None else (None, refusal)
+        config, questions = given[0], given[1][: self._questions_left()]
+        refusal = self._ledger.affords(config, len(questions))
+        return ((config, questions), "") if refusal is None else (None, refusal)
 
     def _end_of_blocks(self) -> str | None:
         """Why the pooled search is over, None while it is not."""
@@ -602,6 +603,7 @@ class Search:
 
     def _settle(self, open_: dict[str, Asked], reason: str) -> None:
         """Tell the trials that have not had every question: with what they have had, or as left out."""
+        self._trials.end_waiting(LEFT_OUT)
         for asked in list(open_.values()):
             assert asked.config is not None
             runs = self._store.runs(asked.trial_id, "search")

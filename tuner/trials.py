@@ -122,7 +122,7 @@ class Trials:
         """A trial of this config, which has the runs of others where it says so."""
         while True:
             # One that waits was enqueued by a run that was killed before it asked, for this config most likely.
-            if not any(trial.state == "waiting" for trial in self.store.trials()):
+            if not self._is_one_waiting():
                 self.optuna.enqueue_trial(self.study.space.flat(config, self.study.models))
             trial = self.optuna.ask()
             asked = Asked(trial, self.store.trial_id(trial.number))
@@ -137,6 +137,18 @@ class Trials:
                 return asked
             self.store.save_config(asked.trial_id, found)
             self.fail(asked, "was waiting when the study was interrupted")
+
+    def end_waiting(self, reason: str) -> None:
+        """Tell as failed what a run enqueued that was killed before it asked, where this run had no use for it."""
+        while self._is_one_waiting():
+            trial = self.optuna.ask()
+            asked = Asked(trial, self.store.trial_id(trial.number))
+            asked.config = self.study.space.sample(trial, self.study.models)
+            self.store.save_config(asked.trial_id, asked.config)
+            self.fail(asked, reason)
+
+    def _is_one_waiting(self) -> bool:
+        return any(trial.state == "waiting" for trial in self.store.trials())
 
     @contextmanager
     def told(self, asked: Asked) -> Iterator[None]:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,6 +22,7 @@ import numpy as np
 import optuna
 import psutil
 import pytest
+import sqlalchemy as sa
 
 from tuner.check import check_study
 from tuner.errors import ServingError
@@ -353,6 +355,101 @@ def test_no_kill_loses_or_repeats_an_example(
     for trial in kept.values():
         assert max(Counter(e[:2] for e in trial[4]).values(), default=1) == 1
     assert all(trial.state.is_finished() for trial in optuna_trials(study))
+
+
+@pytest.mark.slow
+def test_a_kill_between_any_two_writes_changes_nothing(make_study: MakeStudy) -> None:
+    """Whatever state a run left its database in for a moment, gone on with: the same records as a run in one piece."""
+    few = {"trials": 3, "replace": ("examples: 10, holdout: 6", "examples: 2, holdout: 2")}
+    whole = make_study(folder="whole", **few)
+    states = run_and_keep_states(whole)
+    kept, told = contents(whole), [(t.state, t.values) for t in optuna_trials(whole)]
+    between = 0
+    for number, state in enumerate(states):
+        study = make_study(folder=f"state-{number}", **few)
+        between += take_over(study, state)
+        run_study(study)
+        assert contents(study) == kept, number
+        assert [(t.state, t.values) for t in optuna_trials(study)] == told, number
+    assert between >= 3  # once for each trial
+
+
+@pytest.mark.slow
+def test_a_kill_between_any_two_writes_of_a_pooled_search_loses_and_repeats_nothing(
+    make_study: MakeStudy,
+) -> None:
+    def make(folder: str) -> LoadedStudy:
+        few = ("examples: 10, holdout: 6", "examples: 2, holdout: 2")
+        study = make_study(folder=folder, trials=3, replace=few)
+        study.path.write_text(study.path.read_text().replace("name: tpe", "name: pooled"))
+        return load_study(study.path)
+
+    whole = make("whole")
+    for number, state in enumerate(run_and_keep_states(whole)):
+        study = make(f"state-{number}")
+        take_over(study, state)
+        before = answers(study)
+        run_study(study)
+        after = answers(study)
+        assert before.items() <= after.items(), number
+        assert len(asked(after)) == len(asked(answers(whole))), number
+        for ours, optunas in zip(own_values(study), optuna_trials(study), strict=True):
+            assert optunas.state.is_finished(), number
+            assert ours == optunas.values, number
+
+
+def run_and_keep_states(study: LoadedStudy) -> list[bytes]:
+    """Run it; the database as it was before each commit, which is as a kill in between leaves it."""
+    states: dict[bytes, None] = {}
+
+    def keep(connection: sa.Connection) -> None:
+        with closing(sqlite3.connect(study.path.parent / "tuner.db")) as database:
+            states[database.serialize()] = None
+
+    sa.event.listen(sa.Engine, "commit", keep)  # which is called before each
+    try:
+        run_study(study)
+    finally:
+        sa.event.remove(sa.Engine, "commit", keep)
+    assert len(states) > 50
+    return list(states)
+
+
+def take_over(study: LoadedStudy, state: bytes) -> bool:
+    """Give a study a database whose owner is dead; whether a trial of it is complete for us and not yet for Optuna."""
+    path = study.path.parent / "tuner.db"
+    path.write_bytes(state)
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        try:
+            database.execute("UPDATE tuner_studies SET owner = NULL")
+            query = "SELECT count(*) FROM trials JOIN tuner_trials USING (trial_id) WHERE state = 'RUNNING' AND objectives LIKE '{%'"
+            return bool(database.execute(query).fetchone()[0])
+        except sqlite3.OperationalError:  # before there are tables
+            return False
+
+
+def answers(study: LoadedStudy) -> dict[tuple[Any, ...], float]:
+    """When each question was begun that was answered: by trial, split, question and what it took over."""
+    with closing(sqlite3.connect(study.path.parent / "tuner.db")) as database:
+        query = "SELECT trial_id, split, example_id, repeat, reused_s >= latency_s, started_s FROM tuner_example_runs"
+        try:
+            return {tuple(row[:-1]): row[-1] for row in database.execute(query)}
+        except sqlite3.OperationalError:
+            return {}
+
+
+def asked(answers: Mapping[tuple[Any, ...], float]) -> list[tuple[Any, ...]]:
+    """Those of the search that were asked for, and not made of other trials' checkpoints."""
+    return [key for key in answers if key[1] == "search" and not key[-1]]
+
+
+def own_values(study: LoadedStudy) -> list[list[float] | None]:
+    """What we have of each trial, as Optuna is told it."""
+    with closing(Store.open(study.storage_url, study.spec.name)) as store:
+        return [
+            trial.values and [trial.values[name] for name in study.spec.objectives]
+            for trial in store.trials()
+        ]
 
 
 def kill_until_done(study: LoadedStudy, *, up_to: int) -> int:

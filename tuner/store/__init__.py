@@ -47,6 +47,7 @@ from tuner.store.tables import columns
 from tuner.store.tables import example_runs
 from tuner.store.tables import optuna_studies
 from tuner.store.tables import optuna_study_attributes
+from tuner.store.tables import optuna_trial_params
 from tuner.store.tables import optuna_trials
 from tuner.store.tables import passes
 from tuner.store.tables import studies
@@ -357,6 +358,15 @@ class Store:
         )
         ((trial_id,),) = self._read(query)
         return int(trial_id)
+
+    def forget_knobs(self, trial_id: int) -> None:
+        """Have none of a trial's knobs chosen, for one that was interrupted before its config was kept. Raises as `save_config` does."""
+        delete = sa.delete(optuna_trial_params).where(optuna_trial_params.c.trial_id == trial_id)
+
+        def forget(connection: sa.Connection, _: bool) -> None:
+            connection.execute(delete)
+
+        self._write(forget, fenced=True)
 
     def save_config(
         self,

@@ -26,6 +26,13 @@ optuna_trials = sa.Table(
     sa.Column("state", sa.String(8)),
 )
 
+optuna_trial_params = sa.Table(
+    "trial_params",
+    sa.MetaData(),
+    sa.Column("param_id", sa.Integer, primary_key=True),
+    sa.Column("trial_id", sa.Integer),
+)
+
 optuna_study_attributes = sa.Table(
     "study_system_attributes",
     sa.MetaData(),

@@ -13,12 +13,17 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from tuner.dashboard import artifact_folder
+from tuner.dashboard import refresh
+from tuner.results import open_results
+from tuner.spec import load_study
 from workflows.secret import HIDDEN
 from workflows.secret import Veil
 from workflows.secret import hide
@@ -157,6 +162,14 @@ def ask(url: str, **headers: str) -> bytes:
         return bytes(error.read())
 
 
+def fill_dashboard(study: Path) -> None:
+    """Have all written that `tuner dashboard` shows."""
+    loaded = load_study(study)
+    artifact_folder(loaded).mkdir()
+    with closing(open_results(loaded)) as store:
+        assert refresh(loaded, store, artifact_folder(loaded)).plots > 0
+
+
 def test_no_planted_key_is_left_anywhere(tuner, serve, receiver, tmp_path, monkeypatch):
     folder = tmp_path / "study"
     folder.mkdir()
@@ -188,11 +201,14 @@ def test_no_planted_key_is_left_anywhere(tuner, serve, receiver, tmp_path, monke
         call("compare", study)
         call("report", study, "--out", folder / "report.html")
         call("record", study, "--out", folder / "table.jsonl.gz")
+        call("profile", study, "--out", folder / "profile")
+        fill_dashboard(study)
         best = folder / "best.yaml"
         assert call("export", study, "--rule", "max-accuracy", "--out", best) == 0
         call("export", study, "--format", "litellm-proxy", "--out", folder / "proxy.yaml")
         call("export", study, "--all", "--out", folder / "front")
         call("verify", best)
+        call("forecast", best, "--queries-per-day", 1000)
         call("ask", best, "Where?")
         environment = {
             **os.environ,
@@ -222,6 +238,72 @@ def test_no_planted_key_is_left_anywhere(tuner, serve, receiver, tmp_path, monke
     # The server did say them: where a key was, there is a mark.
     assert any(f"Bearer {HIDDEN}".encode() in text for name, text in said if name == "trace")
     assert any(name == "trace" and b"no such key" in text for name, text in said)
+
+
+SERVICE = """\
+format_version: 1
+port: 0
+models:
+  m: {{model: openai/loopback, api_base: "{api_base}", api_key_env: MY_MODEL_LOGIN, max_retries: 1}}
+  j: {{model: hosted_vllm/loopback, api_base: "{api_base}", api_key_env: JUDGE_API_KEY, max_retries: 1}}
+"""
+
+
+def test_a_service_keeps_and_tells_no_key(tuner, serve, tmp_path, monkeypatch):
+    mine, its = tmp_path / "mine", tmp_path / "its"
+    mine.mkdir()
+    its.mkdir()
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+    (mine / "space.yaml").write_text(SPACE)
+    (mine / "questions.jsonl").write_text(QUESTIONS)
+    said: list[tuple[str, bytes]] = []
+
+    def call(*arguments: object) -> str:
+        ended = tuner(*arguments)
+        said.append((" ".join(map(str, arguments)), (ended.out + ended.err).encode()))
+        assert "Traceback" not in ended.err
+        return str(ended.out)
+
+    with serve("--script", *SCRIPT, "--text", "It is forty-two") as api_base:
+        (its / "service.yaml").write_text(SERVICE.format(api_base=api_base))
+        study = mine / "study.yaml"
+        study.write_text(STUDY.format(api_base=api_base))
+        token = tuner("up", its / "service.yaml", "--add-user", "anna").out.strip()
+        with subprocess.Popen(
+            [sys.executable, "-c", "from tuner.cli import main; main()", "up", its / "service.yaml"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            monkeypatch.setenv("TUNER_SERVICE", address)
+            monkeypatch.setenv("TUNER_TOKEN", token)
+            call("submit", study)
+            assert "done: all 4 trials are done" in call("logs", study, "--follow")
+            call("logs", study, "--json")
+            call("studies")
+            call("studies", "--json")
+            for path in (
+                "/studies/leaky",
+                "/studies/leaky/front",
+                "/models",
+                "/metrics",
+                "/openapi.json",
+            ):
+                given = {"Authorization": f"Bearer {token}"}
+                with urllib.request.urlopen(
+                    urllib.request.Request(address + path, headers=given)
+                ) as reply:
+                    said.append((path, reply.read()))
+            monkeypatch.setenv("TUNER_TOKEN", "planted-token-0008")
+            call("studies")
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+            said.append(("up", f"{out}{err}".encode()))
+    said += contents(tmp_path)
+    assert leaks(said) == []
+    assert [name for name, text in said if token.encode() in text] == []
+    assert any(f"Bearer {HIDDEN}".encode() in text for name, text in said if name == "trace")
 
 
 def refusal(tuner, tmp_path: Path, **changes: str) -> str:
