@@ -353,25 +353,21 @@ class Search:
         """Tell what an earlier run had not come to: smaller budgets of trials that it told."""
         trials, derived = self._store.trials(), self._store.derived()
         parents = [
-            (trial, trial.config, held)
+            (trial, trial.config)
             for trial in trials
             if trial.state == "complete" and trial.stopped is None and not trial.is_free
             if trial.config is not None and trial.trial_id not in derived
-            if (held := smaller(self._study.space, self._study.models, trial.config))
+            if smaller(self._study.space, self._study.models, trial.config)
         ]
-        children = {child.hash(): trial.number for trial, _, held in parents for child in held}
-        left: dict[str, Asked] = {}
-        for trial in trials:
-            if trial.state != "running" or (trial.config and trial.derived_from is None):
-                continue
-            asked = Asked(self._proposals.interrupted(trial), trial.trial_id)
-            config = self._study.space.sample(asked.trial, self._study.models)
-            if config.hash() in children:  # else it was asked for to be run
-                parent = children[config.hash()]
-                self._store.save_config(trial.trial_id, config, derived_from=parent)
-                asked.config = config
-                left[config.hash()] = asked
-        for trial, config, _ in parents:
+        left = {
+            trial.config.hash(): Asked(
+                self._proposals.interrupted(trial), trial.trial_id, trial.config
+            )
+            for trial in trials
+            if trial.state == "running" and trial.config is not None
+            if trial.derived_from is not None
+        }
+        for trial, config in parents:
             runs = self._store.runs(trial.trial_id, "search")
             await self._tell_smaller(self._asked(trial), config, runs, left)
 

@@ -50,6 +50,7 @@ from tuner.tasks import Example
 from tuner.tasks import Split
 from tuner.tasks import Task
 from workflows.config import AgentConfig
+from workflows.config import Knob
 
 FAILURES_IN_A_ROW = 3
 """After so many failed trials the cause is not the config."""
@@ -120,11 +121,14 @@ class Trials:
         reused_from: str | None = None,
     ) -> Asked:
         """A trial of this config, which has the runs of others where it says so."""
+        knobs = self.study.space.flat(config, self.study.models)
         while True:
-            # One that waits was enqueued by a run that was killed before it asked, for this config most likely.
-            if not self._is_one_waiting():
-                self.optuna.enqueue_trial(self.study.space.flat(config, self.study.models))
-            trial = self.optuna.ask()
+            trial = self._asked_for(knobs)
+            if trial is None:
+                # One that waits was enqueued by a run that was killed before it asked, for this config most likely.
+                if not self._is_one_waiting():
+                    self.optuna.enqueue_trial(knobs)
+                trial = self.optuna.ask()
             asked = Asked(trial, self.store.trial_id(trial.number))
             found = self.study.space.sample(trial, self.study.models)
             if found.hash() == config.hash():
@@ -137,6 +141,15 @@ class Trials:
                 return asked
             self.store.save_config(asked.trial_id, found)
             self.fail(asked, "was waiting when the study was interrupted")
+
+    def _asked_for(self, knobs: Mapping[str, Knob]) -> optuna.Trial | None:
+        """One that a run had asked for with these knobs, and was killed before it kept its config."""
+        for record in self.store.trials():
+            is_unsettled = record.state == "running" and record.config is None
+            if is_unsettled and self.store.enqueued_knobs(record.trial_id) == knobs:
+                self.optuna.get_trials(deepcopy=False)  # as for `Proposals.interrupted`
+                return optuna.Trial(self.optuna, record.trial_id)
+        return None
 
     def end_waiting(self, reason: str) -> None:
         """Tell as failed what a run enqueued that was killed before it asked, where this run had no use for it."""

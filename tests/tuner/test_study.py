@@ -358,15 +358,20 @@ def test_no_kill_loses_or_repeats_an_example(
 
 
 @pytest.mark.slow
-def test_a_kill_between_any_two_writes_changes_nothing(make_study: MakeStudy) -> None:
+@pytest.mark.parametrize("extra", ["", "repeats: 2\nwarm_start: [../earlier/study.yaml]\n"])
+def test_a_kill_between_any_two_writes_changes_nothing(make_study: MakeStudy, extra: str) -> None:
     """Whatever state a run left its database in for a moment, gone on with: the same records as a run in one piece."""
     few = {"trials": 3, "replace": ("examples: 10, holdout: 6", "examples: 2, holdout: 2")}
-    whole = make_study(folder="whole", **few)
+    earlier = make_study(folder="earlier", **few)
+    text = earlier.path.read_text().replace("name: small", "name: earlier")
+    earlier.path.write_text(text.replace("seed: 3", "seed: 9"))
+    run_study(load_study(earlier.path))
+    whole = make_study(folder="whole", extra=extra, **few)
     states = run_and_keep_states(whole)
     kept, told = contents(whole), [(t.state, t.values) for t in optuna_trials(whole)]
     between = 0
     for number, state in enumerate(states):
-        study = make_study(folder=f"state-{number}", **few)
+        study = make_study(folder=f"state-{number}", extra=extra, **few)
         between += take_over(study, state)
         run_study(study)
         assert contents(study) == kept, number

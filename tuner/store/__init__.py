@@ -47,6 +47,7 @@ from tuner.store.tables import columns
 from tuner.store.tables import example_runs
 from tuner.store.tables import optuna_studies
 from tuner.store.tables import optuna_study_attributes
+from tuner.store.tables import optuna_trial_attributes
 from tuner.store.tables import optuna_trial_params
 from tuner.store.tables import optuna_trials
 from tuner.store.tables import passes
@@ -358,6 +359,13 @@ class Store:
         )
         ((trial_id,),) = self._read(query)
         return int(trial_id)
+
+    def enqueued_knobs(self, trial_id: int) -> dict[str, Any] | None:
+        """The knobs that a trial was enqueued with; None for one whose knobs are drawn."""
+        of = optuna_trial_attributes.c
+        query = sa.select(of.value_json).where(of.trial_id == trial_id, of.key == "fixed_params")
+        rows = self._read(query)
+        return dict(json.loads(rows[0][0])) if rows else None
 
     def forget_knobs(self, trial_id: int) -> None:
         """Have none of a trial's knobs chosen, for one that was interrupted before its config was kept. Raises as `save_config` does."""

@@ -33,6 +33,15 @@ optuna_trial_params = sa.Table(
     sa.Column("trial_id", sa.Integer),
 )
 
+optuna_trial_attributes = sa.Table(
+    "trial_system_attributes",
+    sa.MetaData(),
+    sa.Column("trial_system_attribute_id", sa.Integer, primary_key=True),
+    sa.Column("trial_id", sa.Integer),
+    sa.Column("key", sa.String(512)),
+    sa.Column("value_json", sa.Text),
+)
+
 optuna_study_attributes = sa.Table(
     "study_system_attributes",
     sa.MetaData(),
