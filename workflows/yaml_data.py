@@ -91,8 +91,21 @@ class Loader(yaml.SafeLoader):
             raise ConstructorError(None, None, f"a number of {len(node.value)} digits", node.start_mark)  # fmt: skip
         return super().construct_yaml_int(node)
 
+    def construct_yaml_str(self, node: Any) -> str:
+        """A text of whole characters: JSON escapes some as pairs, of which no half may stand alone."""
+        text: str = super().construct_yaml_str(node)
+        try:
+            return (
+                text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+            )
+        except UnicodeDecodeError:
+            raise ConstructorError(
+                None, None, "half of a surrogate pair", node.start_mark
+            ) from None
+
 
 Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+Loader.add_constructor("tag:yaml.org,2002:str", Loader.construct_yaml_str)
 
 
 def read_text(path: Path) -> str:

@@ -1,5 +1,6 @@
 """YAML from a stranger: bombs are refused in little time and memory, and nothing else is."""
 
+import json
 import time
 import tracemalloc
 
@@ -45,6 +46,9 @@ BOMBS = {
     "an empty number": "a: !!int ''",
     "a list for a key": "{[a]: b}",
     "an unknown alias": "a: *b",
+    "half a character": r'a: "x\ud83d"',
+    "half a character in a key": r'"\ude00": 1',
+    "halves in the wrong order": r'a: "\ude00\ud83d"',
     "two documents": "a: 1\n---\nb: 2\n",
 }
 
@@ -93,6 +97,11 @@ def test_what_is_none_is_read(text: str, content: object) -> None:
 def test_every_text_that_is_dumped_is_read_as_it_was() -> None:
     texts = ["1e5", "2001-01-01", "yes", "0x1", "1:30", "<<", "=", "a: b", "\u2028", "\x85", "null"]
     assert read_yaml(yaml.safe_dump(texts)) == texts
+
+
+def test_characters_that_are_escaped_as_json_does_are_whole() -> None:
+    content = {"a": "\U0001f600 \u00e9", "\U0001f600": "\ufeff\uffff"}
+    assert read_yaml(json.dumps(content)) == content
 
 
 def test_a_file_is_read_to_a_limit(tmp_path) -> None:
