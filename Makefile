@@ -7,7 +7,7 @@ EXTRAS := local math otel postgres ray report serve service dev
 COMPILE := .venv/tools/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --custom-compile-command 'make lock' --python-version 3.11 --python-platform x86_64-unknown-linux-gnu
 
-.PHONY: quickstart test check faults fuzz format lock audit clean
+.PHONY: quickstart test fast check faults fuzz format lock audit clean
 
 quickstart: .venv/local
 	$(BIN)/tuner run studies/quickstart.yaml
@@ -15,6 +15,9 @@ quickstart: .venv/local
 
 test: .venv/dev
 	$(BIN)/pytest
+
+fast: .venv/dev
+	$(BIN)/pytest -m 'not slow'
 
 check: .venv/dev
 	$(BIN)/ruff check

@@ -50,6 +50,7 @@ def folder(tmp_path: Path, loopback: str) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -70,6 +71,7 @@ def test_a_server_listens_on_this_machine_only(folder: Path, command: tuple[str,
             process.terminate()
 
 
+@pytest.mark.slow
 def test_the_dashboard_listens_on_this_machine_only(folder: Path, loopback: str) -> None:
     (folder / "space.yaml").write_text("format_version: 1\nname: s\nworkflows: {direct: {}}\n")
     rows = [json.dumps({"question": f"Question {n}?", "answer": "yes"}) for n in range(4)]
@@ -98,6 +100,7 @@ def test_the_dashboard_listens_on_this_machine_only(folder: Path, loopback: str)
             process.terminate()
 
 
+@pytest.mark.slow
 def test_the_service_listens_on_this_machine_only(folder: Path, loopback: str) -> None:
     (folder / "service.yaml").write_text(SERVICE.format(api_base=loopback))
     with subprocess.Popen(

@@ -87,6 +87,7 @@ numpy.load(path, allow_pickle=True)
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_who_imports_by_a_computed_name_is_known() -> None:
     found = set()
     for path in SOURCES:
@@ -133,6 +134,7 @@ LOOKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

@@ -112,6 +112,7 @@ def test_the_guide_to_servers_names_every_engine_and_key() -> None:
             assert f"`{key}`" in guide, f"{name}: {key}"
 
 
+@pytest.mark.slow
 def test_the_python_in_the_readme_runs(tmp_path: Path, loopback: str) -> None:
     (code,) = blocks("python")
     agent = AgentFile(

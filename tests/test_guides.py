@@ -232,6 +232,7 @@ def test_the_worked_example_of_a_meter_works(tmp_path: Path) -> None:
     assert between(meter, first, meter.read()).problem == "the battery says Charging"
 
 
+@pytest.mark.slow
 def test_the_python_of_the_guide_to_tables_runs(tmp_path: Path) -> None:
     code = example("tables.md").replace("table.jsonl.gz", str(TABLE))
     names: dict[str, object] = {}

@@ -166,6 +166,7 @@ def skip_without_its_extra(name: str) -> None:
         pytest.skip("math-verify is not installed: pip install 'tuner[math]'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_loads_and_its_workflows_suit_its_task(folder: Path, name: str) -> None:
     skip_without_its_extra(name)
@@ -239,6 +240,7 @@ def on_loopback(path: Path, api_base: str) -> Path:
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in STUDIES if "smollm2" not in name])
 def test_a_study_passes_its_check(folder: Path, loopback: str, name: str) -> None:
     skip_without_its_extra(name)

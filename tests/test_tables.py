@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from tuner.results import Front
 from tuner.space import load_space
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLES = ROOT / "benchmarks" / "tables"
 
 
+@pytest.mark.slow
 def test_the_table_has_every_answer_of_its_space() -> None:
     table = Table.read(TABLES / "quickstart.jsonl.gz")
     space = load_space(ROOT / "search_spaces" / "quickstart.yaml")
@@ -27,6 +29,7 @@ def test_the_table_has_every_answer_of_its_space() -> None:
     assert (TABLES / "quickstart.jsonl.gz").stat().st_size < 10_000_000
 
 
+@pytest.mark.slow
 def test_a_study_runs_on_it_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "benchmarks" / "tables" / "study.yaml"
     shutil.copytree(TABLES, path.parent)

@@ -158,6 +158,7 @@ MESSAGES = {
 }
 
 
+@pytest.mark.slow
 def test_a_failure_of_a_server_that_is_well_is_a_failed_example(make: Make, served: Any) -> None:
     # The warm-up call has the first; after each failure the server is asked something short, and is well.
     script = [entry for fault in MESSAGES for entry in ("200", fault, "200")]
@@ -189,6 +190,7 @@ def test_a_failure_of_a_server_that_is_well_is_a_failed_example(make: Make, serv
     assert not any("the study waits" in text for text in said)
 
 
+@pytest.mark.slow
 def test_what_is_no_text_is_replaced_and_a_refusal_that_says_when_to_come_again_is_heeded(
     make: Make, served: Any
 ) -> None:
@@ -211,6 +213,7 @@ def test_what_is_no_text_is_replaced_and_a_refusal_that_says_when_to_come_again_
 LASTING = ("hang", "drip", "500", "429:600", "cut", "garbage", "flood", "no-model")
 
 
+@pytest.mark.slow
 def test_a_server_that_keeps_failing_pauses_the_study_until_it_is_well(
     make: Make, served: Any
 ) -> None:
@@ -233,6 +236,7 @@ INSTEAD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("instead", INSTEAD)
 def test_a_server_that_goes_or_comes_back_as_another_pauses_the_study(
     make: Make, served: Any, instead: str
@@ -258,6 +262,7 @@ def test_a_server_that_goes_or_comes_back_as_another_pauses_the_study(
     assert [run.error for run in runs(study)] == [None] * 20
 
 
+@pytest.mark.slow
 def test_eight_questions_that_fail_at_once_are_one_pause(make: Make, served: Any) -> None:
     server = served(*fails_with("500"), "--delay-s", "0.02")
     study = make(server.address, trials=2, extra="load: {concurrency: 8}\n")
@@ -268,6 +273,7 @@ def test_eight_questions_that_fail_at_once_are_one_pause(make: Make, served: Any
     assert [run.error for run in runs(study)] == [None] * 20
 
 
+@pytest.mark.slow
 def test_a_trial_that_races_waits_as_any_other(make: Make, served: Any) -> None:
     server = served("--script", "200", *["200"] * 33, *["500"] * 200)
     sizes = ("examples: 10, holdout: 6", "examples: 30, holdout: 2")
@@ -281,6 +287,7 @@ def test_a_trial_that_races_waits_as_any_other(make: Make, served: Any) -> None:
     assert not [run.error for run in runs(study) if run.error]
 
 
+@pytest.mark.slow
 def test_a_server_that_comes_back_without_what_the_study_needs_is_looked_at_again(
     make: Make, served: Any
 ) -> None:

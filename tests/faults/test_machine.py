@@ -114,6 +114,7 @@ def run(gpu: Any) -> Callable[[LoadedStudy], None]:
     return lambda study: run_study(study, report=report)
 
 
+@pytest.mark.slow
 def test_a_meter_that_vanishes_fails_the_trials_that_need_it_and_says_why(
     metered: Callable[[str], LoadedStudy], run: Callable[[LoadedStudy], None]
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_meter_that_vanishes_fails_the_trials_that_need_it_and_says_why(
     assert not [run.error for run in found if run.error]  # the questions were answered
 
 
+@pytest.mark.slow
 def test_without_an_objective_that_needs_it_the_study_goes_on(
     metered: Callable[[str], LoadedStudy], run: Callable[[LoadedStudy], None]
 ) -> None:
@@ -262,6 +264,7 @@ def require_room(
 # What changes between runs
 
 
+@pytest.mark.slow
 def test_a_dataset_that_changed_is_refused_and_named(make: Make, served: Make) -> None:
     study = make(served().address, trials=2)
     run_study(study)

@@ -297,6 +297,7 @@ def test_a_front_that_has_just_grown_does_not(bounded: Bounded, found: Any) -> N
     assert Ledger(study, store).end_reason() is None
 
 
+@pytest.mark.slow
 def test_a_study_stays_within_its_tokens_and_confirms_its_front(
     make_study: Callable[..., LoadedStudy],
 ) -> None:

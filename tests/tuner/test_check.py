@@ -97,6 +97,7 @@ def test_extra_questions_are_paid_for_as_well(make_study: MakeStudy, tokens: flo
     assert clock == pytest.approx(15 / 50 + forecast.seconds_per_example)
 
 
+@pytest.mark.slow
 def test_gpu_hours_are_those_of_all_gpus(make_study: MakeStudy, tmp_path: Path) -> None:
     make_study(replace=("max_retries: 0}", "max_retries: 0, meter: {replay: power.csv}}"))
     (tmp_path / "study" / "power.csv").write_text(RECORDING)

@@ -415,6 +415,7 @@ class Server:
         return "yes"
 
 
+@pytest.mark.slow
 async def test_a_sweep_of_a_real_event_loop_finds_the_capacity_of_its_server() -> None:
     service_s, places, count = 0.03, 6, 20
     examples = tuple(Example(f"e{n}", f"Question {n}?", ("yes",)) for n in range(count))

@@ -127,6 +127,7 @@ def opened(url: str) -> Iterator[Store]:
     store.close()
 
 
+@pytest.mark.slow
 def test_a_second_driver_is_refused_while_the_first_one_lives(url: str, drive: Drive) -> None:
     with drive("here") as first:
         line(first, "kept")
@@ -139,6 +140,7 @@ def test_a_second_driver_is_refused_while_the_first_one_lives(url: str, drive: D
         line(first, "kept")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_who_was_killed_is_followed_at_once_here_and_after_a_lease_elsewhere(
     url: str, drive: Drive
@@ -158,6 +160,7 @@ def test_who_was_killed_is_followed_at_once_here_and_after_a_lease_elsewhere(
             assert LENGTH_S <= time.monotonic() - began_s < 5 * LENGTH_S
 
 
+@pytest.mark.slow
 def test_who_was_stopped_for_longer_than_the_lease_loses_it_and_writes_nothing_more(
     url: str, drive: Drive
 ) -> None:
@@ -214,6 +217,7 @@ def test_no_kind_of_writing_is_left_to_who_lost_the_study(url: str) -> None:
     storage.engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_clock_that_jumps_by_days_changes_nothing(url: str, drive: Drive) -> None:
     with drive("here", "jump") as first:
@@ -227,6 +231,7 @@ def test_a_clock_that_jumps_by_days_changes_nothing(url: str, drive: Drive) -> N
             line(third, "kept")
 
 
+@pytest.mark.slow
 def test_a_database_that_is_away_does_not_end_the_beating(postgres: Any) -> None:
     url = postgres.make_database("away")
     storage = schema.open_optuna_storage(url)

@@ -438,6 +438,7 @@ async def test_who_interrupts_gets_no_records_of_what_was_under_way() -> None:
 # The client's health
 
 
+@pytest.mark.slow
 async def test_a_callback_that_blocks_the_event_loop_is_the_clients_limit() -> None:
     loop = asyncio.get_running_loop()
     blocking = [loop.call_later(0.05 * n, time.sleep, 0.04) for n in range(30)]
@@ -619,6 +620,7 @@ def test_a_study_keeps_extra_questions_apart(
     store.close()
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_asks_extra_questions_anew_and_measured_ones_once(
     make_study: Callable[..., LoadedStudy], serve: Callable[..., Any]
 ) -> None:

@@ -49,6 +49,7 @@ def knobs(study: LoadedStudy, configs: Any) -> list[str]:
 FEWER = ("examples: 10, holdout: 6", "examples: 3, holdout: 0")
 
 
+@pytest.mark.slow
 def test_a_whole_space_is_its_largest_budgets_and_what_their_checkpoints_do_not_tell(
     make_study: MakeStudy, tmp_path: Path
 ) -> None:

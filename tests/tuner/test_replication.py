@@ -49,7 +49,7 @@ def test_the_gain_is_a_share_and_does_not_depend_on_the_unit(pairs, factor):
     answers, others = np.array(pairs), np.zeros(len(pairs))
     found = gain(answers, others)
     assert found >= 0
-    assert gain(answers * factor, others) == pytest.approx(found, abs=1e-9)
+    assert gain(answers * factor, others) == pytest.approx(found, rel=1e-6, abs=1e-9)
 
 
 def test_nothing_is_known_before_two_questions_were_answered_twice():

@@ -66,6 +66,7 @@ def told_study(study: LoadedStudy) -> optuna.Study:
     return copy
 
 
+@pytest.mark.slow
 def test_the_pooled_sampler_spends_the_questions_of_its_trials_and_tells_every_one(
     make_study: MakeStudy,
 ) -> None:
@@ -98,6 +99,7 @@ def test_the_pooled_sampler_spends_the_questions_of_its_trials_and_tells_every_o
     assert all(kept[number].stopped is None for number in on_front)
 
 
+@pytest.mark.slow
 def test_a_pooled_study_that_was_interrupted_goes_on_and_asks_nothing_twice(
     make_study: MakeStudy,
 ) -> None:
@@ -125,6 +127,7 @@ def test_a_pooled_study_that_was_interrupted_goes_on_and_asks_nothing_twice(
     assert 50 <= len(paid) < 56
 
 
+@pytest.mark.slow
 def test_a_larger_budget_takes_over_what_stopped_trials_have(make_study: MakeStudy) -> None:
     run_study(make_study(trials=3, replace=POOLED))
     study = make_study(trials=12, replace=POOLED)
@@ -141,6 +144,7 @@ def test_a_larger_budget_takes_over_what_stopped_trials_have(make_study: MakeStu
         assert len(set(questions)) == len(questions)
 
 
+@pytest.mark.slow
 def test_smaller_budgets_are_told_from_checkpoints(make_study: MakeStudy) -> None:
     study = make_study(trials=6, extra="racing: false\n")
     run_study(study)
@@ -161,6 +165,7 @@ def test_smaller_budgets_are_told_from_checkpoints(make_study: MakeStudy) -> Non
     assert {trial.state.name for trial in told_study(study).get_trials()} == {"COMPLETE"}
 
 
+@pytest.mark.slow
 def test_what_runs_say_of_smaller_budgets_is_looked_at_once_or_when_the_run_goes_on(
     make_study: MakeStudy,
 ) -> None:
@@ -206,6 +211,7 @@ def test_a_trial_that_is_beaten_for_sure_is_stopped_and_never_on_the_front(
     assert not beaten & front
 
 
+@pytest.mark.slow
 def test_published_defaults_come_first(make_study: MakeStudy) -> None:
     for options in ({}, {"replace": POOLED, "folder": "pooled"}):
         study = make_study(trials=6, **options)  # type: ignore[arg-type]
@@ -214,6 +220,7 @@ def test_published_defaults_come_first(make_study: MakeStudy) -> None:
         assert first == study.space.defaults(study.models)
 
 
+@pytest.mark.slow
 def test_questions_are_asked_again_where_the_front_is_uncertain(make_study: MakeStudy) -> None:
     study = make_study(trials=6, extra="repeats: 2\nracing: false\n")
     said: list[str] = []
@@ -234,6 +241,7 @@ def test_questions_are_asked_again_where_the_front_is_uncertain(make_study: Make
     assert bool(again) or not uncertain
 
 
+@pytest.mark.slow
 def test_a_warm_start_takes_over_what_holds_and_pays_nothing(make_study: MakeStudy) -> None:
     first = make_study(trials=4)
     run_study(first)
@@ -263,6 +271,7 @@ def test_a_warm_start_takes_over_what_holds_and_pays_nothing(make_study: MakeStu
                 assert trial.values == pytest.approx(source.values)
 
 
+@pytest.mark.slow
 def test_values_of_stopped_trials_are_those_of_what_they_saw(make_study: MakeStudy) -> None:
     study = make_study(trials=4, replace=POOLED)
     run_study(study)

@@ -88,6 +88,7 @@ def optuna_trials(study: LoadedStudy) -> list[optuna.trial.FrozenTrial]:
     return found
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_every_trial_told_and_its_front_confirmed(make_study: MakeStudy) -> None:
     study = make_study(trials=6)
     events: list[Any] = []
@@ -140,6 +141,7 @@ def test_a_shared_cache_is_left_alone_and_recorded_so(make_study: MakeStudy) -> 
     assert row.provenance["models"]["loopback"]["cache"] == "shared"
 
 
+@pytest.mark.slow
 def test_running_again_adds_nothing_and_a_larger_budget_goes_on(make_study: MakeStudy) -> None:
     study = make_study(trials=3)
     run_study(study)
@@ -155,6 +157,7 @@ def test_running_again_adds_nothing_and_a_larger_budget_goes_on(make_study: Make
     assert len(own(larger)) == 5
 
 
+@pytest.mark.slow
 def test_a_study_interrupted_at_any_example_proposes_what_it_would_have_anyway(
     make_study: MakeStudy,
 ) -> None:
@@ -180,6 +183,7 @@ def test_a_study_interrupted_at_any_example_proposes_what_it_would_have_anyway(
     assert contents(pieces) == contents(whole)
 
 
+@pytest.mark.slow
 def test_a_config_that_was_evaluated_is_replayed_at_no_cost(make_study: MakeStudy) -> None:
     space = "format_version: 1\nname: tiny\nworkflows:\n  cot: {max_tokens: [64, 128, 256]}\n"
     study = make_study(trials=50, space=space)
@@ -198,6 +202,7 @@ def test_a_config_that_was_evaluated_is_replayed_at_no_cost(make_study: MakeStud
     }
 
 
+@pytest.mark.slow
 def test_constraints_are_told_and_keep_points_off_the_front(make_study: MakeStudy) -> None:
     study = make_study(extra='constraints: {tokens_total: "<= 30", latency_p95_s: "<= 1000"}\n')
     run_study(study)
@@ -220,6 +225,7 @@ def test_the_wall_clock_ends_a_search(make_study: MakeStudy) -> None:
     assert kept[0][0] == "complete"
 
 
+@pytest.mark.slow
 def test_failed_examples_count_and_too_many_fail_the_trial(
     make_study: MakeStudy, serve: Callable[..., Any]
 ) -> None:
@@ -247,6 +253,7 @@ def test_failed_examples_count_and_too_many_fail_the_trial(
     assert all("examples failed" in trial.user_attrs["failure"] for trial in optuna_trials(study))
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_is_waited_for_and_spoils_no_trial(
     make_study: MakeStudy, serve: Callable[..., Any]
 ) -> None:
@@ -299,6 +306,7 @@ def test_a_server_that_is_not_there_ends_the_run_before_a_trial(
     assert contents(study) == {}
 
 
+@pytest.mark.slow
 def test_token_counts_that_are_missing_fail_a_trial_for_that_reason(
     make_study: MakeStudy, serve: Callable[..., Any]
 ) -> None:
@@ -308,6 +316,7 @@ def test_token_counts_that_are_missing_fail_a_trial_for_that_reason(
             run_study(study)
 
 
+@pytest.mark.slow
 def test_a_second_run_of_the_same_study_is_refused_while_the_first_lives(
     make_study: MakeStudy,
 ) -> None:
@@ -326,6 +335,7 @@ def test_a_second_run_of_the_same_study_is_refused_while_the_first_lives(
     assert len(own(study)) == 6
 
 
+@pytest.mark.slow
 def test_a_changed_task_or_space_is_refused_and_named(make_study: MakeStudy) -> None:
     run_study(make_study(trials=1))
     with pytest.raises(StoreError, match="another task"):
@@ -501,6 +511,7 @@ workflows:
 """
 
 
+@pytest.mark.slow
 def test_every_model_that_has_a_role_is_called_and_recorded(
     make_study: MakeStudy, serve: Callable[..., Any]
 ) -> None:
@@ -572,6 +583,7 @@ def changes(names: Sequence[str]) -> int:
     return sum(one != other for one, other in pairwise(names))
 
 
+@pytest.mark.slow
 def test_trials_of_one_server_are_run_in_a_row(make_served: MakeServed, stand_in: Any) -> None:
     study = make_served(trials=12)
     order: list[str] = []
@@ -592,6 +604,7 @@ def test_trials_of_one_server_are_run_in_a_row(make_served: MakeServed, stand_in
     assert all(trial.state.name == "COMPLETE" for trial in optuna_trials(study))
 
 
+@pytest.mark.slow
 def test_what_served_a_trial_is_recorded_with_it(make_served: MakeServed) -> None:
     study = make_served(trials=4)
     run_study(study)
@@ -610,6 +623,7 @@ def test_what_served_a_trial_is_recorded_with_it(make_served: MakeServed) -> Non
     store.close()
 
 
+@pytest.mark.slow
 def test_models_with_and_without_choices_are_served_side_by_side(
     make_served: MakeServed, stand_in: Any
 ) -> None:
@@ -701,6 +715,7 @@ def test_a_batch_is_asked_for_as_a_whole_also_after_an_interruption(
         assert contents(killed) == expected
 
 
+@pytest.mark.slow
 def test_a_variant_that_does_not_start_fails_its_trials_and_no_others(
     make_served: MakeServed, stand_in: Any
 ) -> None:
@@ -728,6 +743,7 @@ def test_a_first_server_that_does_not_start_ends_the_run_before_a_trial(
     assert contents(study) == {}
 
 
+@pytest.mark.slow
 def test_a_server_of_ours_that_crashes_is_started_again_and_spoils_no_trial(
     make_served: MakeServed, stand_in: Any
 ) -> None:
@@ -754,6 +770,7 @@ def test_a_server_of_ours_that_crashes_is_started_again_and_spoils_no_trial(
         assert max(Counter(e[:2] for e in trial[4]).values(), default=1) == 1
 
 
+@pytest.mark.slow
 def test_when_the_time_is_up_what_was_asked_for_is_left_out(make_served: MakeServed) -> None:
     study = make_served(trials=12)
     text = study.path.read_text()
@@ -771,6 +788,7 @@ def test_when_the_time_is_up_what_was_asked_for_is_left_out(make_served: MakeSer
     assert Counter(trial[0] for trial in own(study).values())["complete"] == 3
 
 
+@pytest.mark.slow
 def test_check_shows_every_value_of_every_serving_knob(
     make_served: MakeServed, stand_in: Any
 ) -> None:

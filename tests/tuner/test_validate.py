@@ -33,6 +33,7 @@ def search_only(study: LoadedStudy) -> None:
     assert Front.read(study).confirmed == ()
 
 
+@pytest.mark.slow
 def test_what_a_search_left_unconfirmed_is_confirmed_once(make_study: MakeStudy, serve) -> None:
     events: list[object] = []
     with serve() as address:

@@ -23,6 +23,7 @@ def judged(found: Verification) -> dict[str, Judged]:
     return {claim.name: claim for claim in found.claims}
 
 
+@pytest.mark.slow
 def test_an_unchanged_system_holds(exported):
     found = verify(exported)
     assert (found.outcome, found.split, found.questions, found.of) == ("holds", "holdout", 80, 80)
@@ -39,6 +40,7 @@ def test_few_questions_do_not_tell(exported):
     assert judged(found)["tokens_total"].outcome == "holds"
 
 
+@pytest.mark.slow
 def test_a_system_that_got_worse_does_not_hold(exported, serve, api_base):
     with serve(
         "--text", "Answer: none of them, and with many more words than there were before"
@@ -54,6 +56,7 @@ def test_a_system_that_got_worse_does_not_hold(exported, serve, api_base):
         assert verify(exported, tolerances=tolerant).outcome == "holds"
 
 
+@pytest.mark.slow
 def test_questions_that_fail_count_as_wrong(exported, serve, api_base):
     # After each failure the server is asked something short, and is well.
     with serve("--script", "200", *["500", "200"] * 30) as other:
@@ -100,6 +103,7 @@ def test_a_server_that_is_gone_is_no_verdict(exported, api_base):
         verify(exported)
 
 
+@pytest.mark.slow
 def test_times_of_other_hardware_are_left_out(exported):
     content = yaml.safe_load(exported.read_text())
     told = content["provenance"]

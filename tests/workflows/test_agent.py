@@ -189,6 +189,7 @@ assert sys.modules["tuner"] is None
 """
 
 
+@pytest.mark.slow
 def test_an_exported_file_runs_where_there_is_no_tuner(tmp_path: Path, pack: AgentPack) -> None:
     loopback = Path(__file__).resolve().parents[2] / "benchmarks" / "loopback.py"
     with subprocess.Popen(

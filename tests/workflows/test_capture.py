@@ -480,6 +480,7 @@ async def test_a_router_gives_no_model_a_price() -> None:
     assert [(span.name, span.cost_usd) for span in trace.spans] == [(model, None)]
 
 
+@pytest.mark.slow
 async def test_messages_and_tool_calls_are_text() -> None:
     messages = [
         {"role": "system", "content": "Be brief."},

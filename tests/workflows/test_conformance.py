@@ -250,6 +250,7 @@ def by_question(replies: dict[str, Callable[[int], str]]) -> ScriptedLLM:
     return ScriptedLLM(reply, delay_s=0.005)
 
 
+@pytest.mark.slow
 async def test_two_questions_at_once_share_nothing(name: str, pack: AgentPack) -> None:
     def walk(title: str) -> Callable[[int], str]:
         actions = [f"search[{title}]", "lookup[dog]", "lookup[dog]", "lookup[dog]"]
@@ -302,6 +303,7 @@ def calls(spans: Iterable[Span]) -> list[tuple[str, str, str, int | None, int | 
 ANYTIME = [(name, kind) for name in WORKFLOWS if (kind := workflow_kind(name).params.anytime)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("name", "budget"), ANYTIME)
 async def test_a_checkpoint_stands_for_a_run_of_that_budget(

@@ -443,6 +443,7 @@ def test_the_spaces_of_the_guide_are_spaces(
             params.model_validate(config.params)
 
 
+@pytest.mark.slow
 def test_the_files_that_the_guide_points_to_are_there() -> None:
     linked = re.findall(r"\]\((examples/.*?)\)", GUIDE)
     assert linked

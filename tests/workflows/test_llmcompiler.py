@@ -681,6 +681,7 @@ async def test_any_text_is_an_answer(text: str, opening: str) -> None:
 # A real server, which alone can tell whether it reads a grammar
 
 
+@pytest.mark.slow
 async def test_a_small_model_keeps_the_format(smollm2: Endpoint, pack: AgentPack) -> None:
     llm = ChatClient(smollm2.settings)
     try:

@@ -132,6 +132,7 @@ except ImportError:
     assert (ran.output, ran.exit_code) == ("alone\n", 0)
 
 
+@pytest.mark.slow
 async def test_many_at_once(run: Run) -> None:
     rans = await asyncio.gather(*(run(f"print({number})", wall_s=20) for number in range(24)))
     assert [ran.output for ran in rans] == [f"{number}\n" for number in range(24)]
@@ -172,6 +173,7 @@ time.sleep(30)
 """
 
 
+@pytest.mark.slow
 async def test_a_fork_bomb_leaves_no_process(run: Run, marker: str) -> None:
     task = asyncio.create_task(run(again(marker, BOMB), wall_s=1))
     await until_marked(marker)
@@ -483,6 +485,7 @@ for name, call in {
     assert (ran.output, ran.exit_code) == ("capabilities 0\n", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shut_in")
 def test_an_ordinary_user_is_kept_from_the_same() -> None:
     """Root's programs are tested above; here the sandbox stands where another user can start it."""

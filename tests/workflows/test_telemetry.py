@@ -185,6 +185,7 @@ def api_base() -> Iterator[str]:
         process.terminate()
 
 
+@pytest.mark.slow
 def test_spans_reach_a_receiver_over_http(tmp_path: Path, api_base: str) -> None:
     received: list[ExportTraceServiceRequest] = []
 
@@ -222,6 +223,7 @@ def test_spans_reach_a_receiver_over_http(tmp_path: Path, api_base: str) -> None
     assert values["server.port"].int_value == int(api_base.split(":")[2].split("/")[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_TRACES_EXPORTER": "none"}])  # fmt: skip
 def test_without_an_endpoint_nothing_is_imported(
     tmp_path: Path, api_base: str, environment: dict[str, str]
@@ -229,6 +231,7 @@ def test_without_an_endpoint_nothing_is_imported(
     assert run_exported(tmp_path, api_base, **environment).stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_a_protocol_that_is_not_spoken_is_told_and_the_run_goes_on(
     tmp_path: Path, api_base: str
 ) -> None:

@@ -496,6 +496,7 @@ async def test_any_text_is_an_answer(text: str, opening: str) -> None:
 # A real server, which alone can tell whether it reads a grammar
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("generate", "evaluate"), [("sample", "vote"), ("propose", "value")])
 async def test_a_small_model_keeps_the_format(
     smollm2: Endpoint, pack: AgentPack, generate: str, evaluate: str

@@ -111,6 +111,7 @@ async def test_a_reply_byte_by_byte_ends_with_the_time_out(way: dict[str, str]) 
     assert 0.45 < span.end_s - span.start_s < 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["1", "date"])
 async def test_the_server_says_when_to_come_again(way: dict[str, str], after: str) -> None:
     async with serve(f"429:{after}", text="well then") as server:
@@ -153,6 +154,7 @@ async def test_a_model_that_is_not_there_is_named_and_not_asked_again(
     assert "/v1/models lists the server's names" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["flood", "line", "empty", "big-error"])
 async def test_ten_megabytes_are_refused_in_little_memory(way: dict[str, str], fault: str) -> None:
     # In a process of its own, else the server's own memory would be counted.

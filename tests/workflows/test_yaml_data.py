@@ -53,6 +53,7 @@ BOMBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_in_little_time_and_memory(name: str) -> None:
     tracemalloc.start()
@@ -113,6 +114,7 @@ def test_a_file_is_read_to_a_limit(tmp_path) -> None:
         read_text(path)
 
 
+@pytest.mark.slow
 def test_it_knows_no_tag_beside_the_safe_ones() -> None:
     assert Loader.yaml_constructors.keys() == yaml.SafeLoader.yaml_constructors.keys()
     assert Loader.yaml_multi_constructors == yaml.SafeLoader.yaml_multi_constructors

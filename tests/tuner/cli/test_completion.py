@@ -63,6 +63,7 @@ def test_folders_where_there_is_no_study(offered, tmp_path):
     assert offered("tuner front a") == ["a/"]
 
 
+@pytest.mark.slow
 def test_trials_and_examples_of_the_study(offered, study):
     assert offered("tuner show study.yaml ") == ["0", "1"]
     assert offered("tuner compare study.yaml 0 1") == ["1"]

@@ -90,6 +90,7 @@ def test_the_page_shows_metric_names_notes_and_our_plots(study, browser):
         assert said == []
 
 
+@pytest.mark.slow
 def test_without_the_password_nobody_is_let_in(kept_path):
     with served(kept_path, "--password-env", "SECRET", SECRET="wörd: 1") as url:
         for path in ("", "../api/studies"):
@@ -121,6 +122,7 @@ def test_other_machines_are_let_in_with_a_password_only(tuner, kept_path, monkey
     assert "NO_SUCH is empty\nhint: " in tuner("dashboard", kept_path, "--password-env", "NO_SUCH").err  # fmt: skip
 
 
+@pytest.mark.slow
 def test_several_are_answered_at_once(kept_path):
     """A page asks for much at once; one that reads nothing must not keep the others waiting."""
     import socket
@@ -132,6 +134,7 @@ def test_several_are_answered_at_once(kept_path):
             assert status_of(f"http://{host}:{port}/api/studies")[0] == 200
 
 
+@pytest.mark.slow
 def test_the_run_goes_on_after_the_dashboard_has_written(tuner, study):
     with served(study.path):
         pass

@@ -340,6 +340,7 @@ def test_the_package_in_this_environment_is_ours(tmp_path):
     assert theirs == ours.with_name("workflows")
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_mistake(keep, found, tmp_path):
     keep(found("direct", {}, search=[(1, 1, 1)] * 4))
     reading, writing = os.pipe()

@@ -34,6 +34,7 @@ def trials(study):
     return found, runs
 
 
+@pytest.mark.slow
 def test_a_profile_measures_every_config_once_and_shows_every_figure(tuner, make_study, tmp_path):
     study = make_study(space=SPACE)
     ended = tuner("profile", study.path, "--compare", "kim2025", "--out", tmp_path / "out")
@@ -59,6 +60,7 @@ def test_a_profile_measures_every_config_once_and_shows_every_figure(tuner, make
     assert energy == {"value": None, "why": "no energy is metered for this model"}
 
 
+@pytest.mark.slow
 def test_a_profile_leaves_the_studys_own_results_alone(tuner, make_study):
     study = make_study(space=SPACE)
     assert tuner("profile", study.path).code == 0
@@ -101,6 +103,7 @@ def test_a_profile_that_was_killed_goes_on_where_it_stopped(make_study, serve, t
     assert before.items() <= after.items()
 
 
+@pytest.mark.slow
 def test_rates_are_measured_under_their_own_load(tuner, make_study):
     study = make_study(space=SPACE, extra="profile: {rates: {cot: [40, 80]}}\n")
     ended = tuner("profile", study.path, "--json")
@@ -142,6 +145,7 @@ def test_the_knee_of_a_server_is_found_and_not_looked_for_again(tuner, make_stud
         assert json.loads(again.out)["figures"]["11"] == table
 
 
+@pytest.mark.slow
 def test_a_budget_that_its_checkpoints_cannot_tell_is_measured_itself(tuner, make_study):
     # The loopback model never acts, so that each budget ends with one more call for the answer.
     space = SPACE.replace("max_steps: 2,", "max_steps: [1, 2], at_budget: answer,")

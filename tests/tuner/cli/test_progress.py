@@ -22,6 +22,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "sampler", "shown"),
     [

@@ -35,6 +35,7 @@ def test_it_writes_beside_where_the_user_stands_and_says_what_is_next(
     assert f"export {path} --rule knee --out best.yaml writes trial 0" in ended.err
 
 
+@pytest.mark.slow
 def test_plots_are_listed_and_are_what_they_are_called(tuner, path, tmp_path):
     out, folder = tmp_path / "r.html", tmp_path / "new" / "plots"
     ended = tuner("report", path, "--out", out, "--plots", folder)
@@ -52,6 +53,7 @@ def test_plots_are_listed_and_are_what_they_are_called(tuner, path, tmp_path):
     assert "knee: trial 0" in svg
 
 
+@pytest.mark.slow
 def test_the_same_study_gives_the_same_plots(tuner, path, tmp_path):
     for name in ("one", "two"):
         tuner("report", path, "--out", tmp_path / "r.html", "--plots", tmp_path / name)

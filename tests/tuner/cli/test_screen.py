@@ -216,6 +216,7 @@ class Terminal:
         os.close(self._file)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
 def test_in_a_terminal_that_changes_its_size_under_way(make_study, serve):
     with serve("--delay-s", "0.08") as slow:

@@ -170,6 +170,7 @@ def fill_dashboard(study: Path) -> None:
         assert refresh(loaded, store, artifact_folder(loaded)).plots > 0
 
 
+@pytest.mark.slow
 def test_no_planted_key_is_left_anywhere(tuner, serve, receiver, tmp_path, monkeypatch):
     folder = tmp_path / "study"
     folder.mkdir()
@@ -249,6 +250,7 @@ models:
 """
 
 
+@pytest.mark.slow
 def test_a_service_keeps_and_tells_no_key(tuner, serve, tmp_path, monkeypatch):
     mine, its = tmp_path / "mine", tmp_path / "its"
     mine.mkdir()

@@ -26,6 +26,7 @@ SCHEMA = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "pooled"])
 def test_each_line_has_the_documented_keys_and_the_last_is_the_result(tuner, make_study, sampler):
     study = make_study(trials=3)
@@ -53,6 +54,7 @@ def test_each_line_has_the_documented_keys_and_the_last_is_the_result(tuner, mak
     assert result["recommended"]["trial"] in [p["trial"] for p in result["front"]["points"]]
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_stops_the_run_and_fails_no_trial(tuner, make_study):
     study = make_study(trials=2)
     command = [sys.executable, "-c", "from tuner.cli import main; main()", "run", str(study.path), "--json"]  # fmt: skip

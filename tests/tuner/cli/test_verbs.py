@@ -279,6 +279,7 @@ def test_status_tells_what_trials_cost_nothing_and_what_is_paid_for(
     assert "replays" not in out
 
 
+@pytest.mark.slow
 def test_check_tells_what_serving_knobs_cost(tuner, make_study, stand_in):
     model = '{loopback: {model: openai/loopback, api_base: "", max_retries: 0}}'
     program = f"command: [{', '.join(stand_in.command)}], endpoint: completion"
@@ -418,6 +419,7 @@ def test_export_writes_a_file_and_says_what_comes_next(tuner, path, tmp_path):
     assert load_agent_file(out).config.params["max_steps"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_the_dashboard_serves_the_study_and_stops_at_ctrl_c(path):
     command = [sys.executable, "-c", "from tuner.cli import main; main()", "dashboard", path]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_1_where_the_claim_does_not_hold(exported, serve, api_base, tuner):
     ended = tuner("verify", exported)
     assert ended.code == 0

@@ -91,6 +91,7 @@ def require_whole(study: LoadedStudy) -> None:
         assert max(asked.values(), default=1) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "pooled", "random"])
 def test_trials_spread_over_the_servers_of_a_model(
     at_several: Callable[..., LoadedStudy], serve: Serve, sampler: str
@@ -121,6 +122,7 @@ workflows:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "pooled"])
 def test_budgets_beside_each_other_keep_no_question_twice(
     at_several: Callable[..., LoadedStudy], serve: Serve, sampler: str
@@ -137,6 +139,7 @@ def test_budgets_beside_each_other_keep_no_question_twice(
     require_whole(study)
 
 
+@pytest.mark.slow
 def test_with_time_a_trial_has_a_server_to_itself_and_without_it_has_them_all(
     at_several: Callable[..., LoadedStudy], serve: Serve
 ) -> None:
@@ -156,6 +159,7 @@ def test_with_time_a_trial_has_a_server_to_itself_and_without_it_has_them_all(
     require_whole(counted)
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_leaves_the_study_to_the_others_and_comes_back(
     at_several: Callable[..., LoadedStudy], serve: Serve
 ) -> None:
@@ -200,6 +204,7 @@ t_s,joules,power_w,temperature_c,problem
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("gpus", "most"), [(("GPU-1", "GPU-1"), 1), (("GPU-1", "GPU-2"), 2)])
 def test_one_trial_at_a_time_on_a_metered_device(
     at_several: Callable[..., LoadedStudy], serve: Serve, gpus: tuple[str, str], most: int
@@ -219,6 +224,7 @@ def test_one_trial_at_a_time_on_a_metered_device(
     require_whole(study)
 
 
+@pytest.mark.slow
 def test_models_at_one_address_each_share_their_host_and_wait_for_each_other(
     make_study: MakeStudy, serve: Serve
 ) -> None:
@@ -234,6 +240,7 @@ def test_models_at_one_address_each_share_their_host_and_wait_for_each_other(
     assert watch.most == 1
 
 
+@pytest.mark.slow
 async def test_studies_on_one_server_have_it_by_their_weights(
     make_study: MakeStudy, serve: Serve
 ) -> None:
@@ -289,6 +296,7 @@ def test_endpoints_that_cannot_be_are_refused(
     assert "models.loopback" in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_server_more_is_no_other_study(
     at_several: Callable[..., LoadedStudy], serve: Serve
 ) -> None:
@@ -301,6 +309,7 @@ def test_a_server_more_is_no_other_study(
     assert len(kept(study)) >= 6
 
 
+@pytest.mark.slow
 def test_one_that_does_not_answer_at_first_is_left_out_and_all_of_them_end_the_run(
     at_several: Callable[..., LoadedStudy], serve: Serve
 ) -> None:

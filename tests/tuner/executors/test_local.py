@@ -239,6 +239,7 @@ def no_salt_is_seen(runs: list[ExampleRun]) -> bool:
     return all(span.input.startswith(INSTRUCTION) for run in runs for span in run.spans)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["our own", "by address"])
 async def test_second_trial_finds_nothing_of_the_first_where_slots_are_erased(
     whose: str, smollm2: serving.Endpoint, write: Write
@@ -265,6 +266,7 @@ async def test_second_trial_finds_nothing_of_the_first_where_slots_are_erased(
     assert counted == sum(sum(cached(runs)) for runs, _ in found)
 
 
+@pytest.mark.slow
 async def test_second_trial_finds_nothing_of_the_first_where_prompts_are_salted(
     smollm2: serving.Endpoint, begin: Any, write: Write
 ) -> None:

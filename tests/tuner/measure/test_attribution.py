@@ -344,6 +344,7 @@ def elementary(runs, by):
     return until
 
 
+@pytest.mark.slow
 @given(windows(), st.sampled_from(["spans", "tokens"]))
 @settings(deadline=None)
 def test_it_is_what_the_definition_says_and_nothing_is_lost(runs, by):
@@ -369,6 +370,7 @@ def test_it_is_what_the_definition_says_and_nothing_is_lost(runs, by):
         assert climb == sorted(climb)
 
 
+@pytest.mark.slow
 @given(windows(), st.randoms(use_true_random=False))
 @settings(deadline=None)
 def test_order_does_not_matter(runs, random):

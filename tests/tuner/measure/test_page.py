@@ -53,6 +53,7 @@ def sending(listen: Listen) -> Callable[[Pieces], str]:
 ENDLESS = [(flood, "more than 16 MiB"), (drip, "still sending after 0.2 s")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pieces", "said"), ENDLESS)
 def test_a_page_without_end_is_given_up(
     sending: Callable[[Pieces], str], monkeypatch: pytest.MonkeyPatch, pieces: Pieces, said: str

@@ -97,6 +97,7 @@ def test_a_window_too_short_to_compare_is_not_flagged() -> None:
     assert _cross_checked(reading, samples).warning is None
 
 
+@pytest.mark.slow
 async def test_idle_power_is_what_is_drawn_with_nothing_to_do() -> None:
     assert await idle_power_w(Steady(75.0)) == pytest.approx(75.0)
     assert await idle_power_w(NoMeter()) is None

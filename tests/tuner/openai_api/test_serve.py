@@ -248,6 +248,7 @@ def test_without_the_key_nothing_is_told(strict, path, given):
     assert "sk-right" not in reply.text
 
 
+@pytest.mark.slow
 def test_the_key_opens_and_health_needs_none(strict):
     with pytest.raises(openai.AuthenticationError), client(strict) as ours:
         ours.chat.completions.create(model="best", messages=ASKED)
@@ -262,6 +263,7 @@ def test_a_large_body_is_refused(strict):
     assert (reply.status_code, reply.json()["error"]["code"]) == (413, "request_too_large")
 
 
+@pytest.mark.slow
 def test_who_comes_when_the_queue_is_full_is_told_to_come_back(strict):
     def ask(number):
         time.sleep(number / 10)
@@ -278,6 +280,7 @@ def test_who_comes_when_the_queue_is_full_is_told_to_come_back(strict):
     assert samples(strict, **KEY)["tuner_requests_refused_total", ("reason", "queue_full")] == 2
 
 
+@pytest.mark.slow
 def test_an_agent_that_takes_too_long_is_stopped(serve_here, serve_model):
     with serve_model("--delay-s", "5") as model, serve_here(model, timeout_s=0.5) as base_url:
         with client_at(base_url) as ours:
@@ -291,6 +294,7 @@ def test_an_agent_that_takes_too_long_is_stopped(serve_here, serve_model):
         assert found["tuner_requests_in_flight",] == 0
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_ends_its_run(serve_here, serve_model):
     with serve_model("--delay-s", "3") as model, serve_here(model, concurrency=1) as base_url:
         port = int(base_url.removesuffix("/v1").rpartition(":")[-1])
@@ -393,6 +397,7 @@ def test_health_says_when_the_model_is_gone(serve_here, serve_model):
             assert httpx.get(url).json()["status"] == "unavailable"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_it_answers_what_is_under_way_and_takes_nothing_on(serve, serve_model, number):
     with serve_model("--delay-s", "1.5") as model, serve(model, workflow="direct") as served:
@@ -409,6 +414,7 @@ def test_told_to_stop_it_answers_what_is_under_way_and_takes_nothing_on(serve, s
     assert "Traceback" not in "".join(served.said)
 
 
+@pytest.mark.slow
 def test_what_is_not_done_when_the_grace_ends_is_broken_off(serve, serve_model):
     with (
         serve_model("--script", "hang") as model,

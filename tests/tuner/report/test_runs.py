@@ -123,6 +123,7 @@ def size(blocks):
     return sum(len(block.base64) for block in blocks)
 
 
+@pytest.mark.slow
 def test_what_matters_has_texts_and_others_timelines_or_rows():
     def made(most_bytes):
         blocks = make_blocks(

@@ -107,6 +107,7 @@ def test_one_study_at_a_time_starts_servers_here(open_service, runs):
         api.reach("b", "running")
 
 
+@pytest.mark.slow
 def test_a_run_is_cancelled_once_and_closed_before_it_begins_again(open_service, runs):
     runs.slow_to_close_s = 1.5
     with open_service(runs) as api:
@@ -157,6 +158,7 @@ def test_a_study_that_fails_says_why_and_others_go_on(open_service, runs, failur
         assert api.ask("GET", "/healthz").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_study_that_has_spent_its_budget_is_ended_whatever_its_run_thinks(
     open_service, runs, monkeypatch
 ):

@@ -72,6 +72,7 @@ def test_a_verification_waits_for_its_servers_turn(open_service, serve, exported
         until(lambda: len(finished(api, "a")) > count)  # and then the study goes on
 
 
+@pytest.mark.slow
 def test_a_service_and_its_studies_keep_everything_in_postgresql(open_service, postgres):
     url = postgres.make_database("service")
     with open_service(run_study_among, extra=f"storage: {url}") as api:

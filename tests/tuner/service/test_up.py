@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 
+@pytest.mark.slow
 def test_a_study_is_submitted_watched_and_decided_about(tuner, team, as_anna, tmp_path):
     path = team.study("watched", trials=4)
     submitted = tuner("submit", path)
@@ -95,6 +96,7 @@ def test_prometheus_can_read_the_metrics(team):
     assert ("tuner_slots", ("state", "free")) in samples
 
 
+@pytest.mark.slow
 def test_a_claim_is_measured_again_and_again(team, wait):
     with team.client() as client, team.client("bert") as other:
         asked = client.post("/studies/first/verifications", json={"rule": "knee", "every_s": 60})

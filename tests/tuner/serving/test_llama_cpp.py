@@ -134,6 +134,7 @@ def test_metrics_and_slots_are_served(smollm2: serving.Endpoint) -> None:
     assert [slot["n_ctx"] for slot in slots] == [4096]
 
 
+@pytest.mark.slow
 def test_temperature_0_repeats_exactly_also_when_isolated(smollm2: serving.Endpoint) -> None:
     prompts = [STORY, LETTER, STORY + " saw", LETTER + " wish", STORY]
 
@@ -154,6 +155,7 @@ def test_isolation_leaves_no_hits(smollm2: serving.Endpoint) -> None:
     assert complete(smollm2, STORY)[1] == 0
 
 
+@pytest.mark.slow
 def test_isolation_leaves_no_hits_in_any_slot() -> None:
     with serving.start("m", served(slots=2, context=512)) as endpoint:
         prompts = [STORY, LETTER]
@@ -166,6 +168,7 @@ def test_isolation_leaves_no_hits_in_any_slot() -> None:
         assert [complete(endpoint, prompt)[1] for prompt in prompts] == [0, 0]
 
 
+@pytest.mark.slow
 def test_fingerprint_is_the_same_for_another_port_and_not_for_other_slots(
     smollm2: serving.Endpoint,
 ) -> None:
@@ -180,6 +183,7 @@ def export(endpoint: serving.Endpoint) -> ExportedModel:
     return ExportedModel(settings=endpoint.settings, serve=endpoint.serve)
 
 
+@pytest.mark.slow
 def test_exported_agent_is_served_as_it_was_measured(tmp_path: Path) -> None:
     (tmp_path / "mine.gguf").symlink_to(serving.find_weights("smollm2-135m-instruct"))
     spec = serving.LlamaCpp(weights="mine.gguf", context=512, timeout_s=7)
@@ -227,6 +231,7 @@ def test_server_that_was_killed_fails_the_check() -> None:
             endpoint.check()
 
 
+@pytest.mark.slow
 def test_server_that_does_not_answer_fails_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "HEALTH_TIMEOUT_S", 0.2)
     with serving.start("m", served()) as endpoint:
@@ -247,6 +252,7 @@ def test_ctrl_c_does_not_reach_the_server() -> None:
         endpoint.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["sleep", "fork", "return"])
 def test_no_server_outlives_its_parent(end: str, temporary: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, end], stdout=subprocess.PIPE)
@@ -300,6 +306,7 @@ def test_port_in_use_is_named() -> None:
             serving.start("m", served(port=port))
 
 
+@pytest.mark.slow
 def test_chosen_port_is_taken_and_can_be_taken_again() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -105,6 +105,7 @@ def test_sglang_says_its_version_elsewhere(stand_in: Any) -> None:
         assert endpoint.isolate("a").how == "cleared"
 
 
+@pytest.mark.slow
 def test_the_fingerprint_is_of_what_answers(vllm: Make, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
@@ -182,6 +183,7 @@ def test_a_server_that_takes_too_long_is_stopped(
     assert not list(temporary.iterdir())
 
 
+@pytest.mark.slow
 def test_one_hears_of_a_server_that_is_still_starting(
     vllm: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

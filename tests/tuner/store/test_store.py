@@ -117,6 +117,7 @@ def new_trial(store, optuna_study, config=CONFIG):
     return trial, trial_id
 
 
+@pytest.mark.slow
 @given(run=RUNS)
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

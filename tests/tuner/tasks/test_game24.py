@@ -38,6 +38,7 @@ def test_rows_are_counted_from_0_and_both_ends_belong(tmp_path):
     assert {example.id for example in task.search} == {"1", "2"}
 
 
+@pytest.mark.slow
 async def test_without_a_file_every_puzzle_that_can_be_solved_is_there():
     task = load(Options(examples=1300, holdout=50, seed=1), Path())
     examples = task.search + task.holdout
@@ -146,6 +147,7 @@ def test_rows_that_make_no_sense_are_refused(keys):
         Options(**keys)
 
 
+@pytest.mark.slow
 async def test_the_published_puzzles_load_and_are_the_ones_that_are_made():
     if not PUBLISHED.exists():
         pytest.skip(f"{PUBLISHED.name} is not on this machine")

@@ -167,6 +167,7 @@ def area(side):
     assert await scored(task, honest) == 1
 
 
+@pytest.mark.slow
 async def test_an_endless_program_is_wrong(task, monkeypatch):
     monkeypatch.setattr("tuner.tasks.programs.WALL_S", 0.7)
     assert await scored(task, "def area(side):\n    while True: pass") == 0
@@ -203,6 +204,7 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path, changes, message):
         make_task(tmp_path, **changes)
 
 
+@pytest.mark.slow
 async def test_the_published_solutions_are_right():
     if not OFFICIAL.exists():
         pytest.skip(f"{OFFICIAL.name} is not on this machine")

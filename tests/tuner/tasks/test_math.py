@@ -166,6 +166,7 @@ async def test_different_answers(comparer, right, answer):
     assert not await comparer.same(answer, right)
 
 
+@pytest.mark.slow
 async def test_every_answer_of_math_500_equals_itself():
     if not MATH_500.exists():
         pytest.skip(f"{MATH_500.name} is not on this machine")
@@ -180,6 +181,7 @@ async def test_every_answer_of_math_500_equals_itself():
     assert len({example.kind for example in examples}) == 7
 
 
+@pytest.mark.slow
 async def test_an_endless_comparison_is_cut_off_and_the_next_goes_on():
     comparer = Comparer(limit_s=0.3)
     assert await comparer.same("14/2", "7")
@@ -205,6 +207,7 @@ def test_comparisons_go_on_in_other_event_loops_and_side_by_side(comparer):
         assert asyncio.run(compare()) == [n == 8 for n in range(12)]
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_its_comparer():
     before = workers()
     comparer = Comparer()
@@ -215,6 +218,7 @@ def test_no_worker_outlives_its_comparer():
     assert workers() == before
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_a_tuner_that_is_killed():
     program = f"""
 import asyncio, psutil
