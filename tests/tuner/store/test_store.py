@@ -15,6 +15,7 @@ from tuner.records import ExampleRun
 from tuner.records import PassRecord
 from tuner.records import Reading
 from tuner.store import Store
+from tuner.store import schema
 from tuner.store import tables
 from workflows.base import Checkpoint
 from workflows.config import AgentConfig
@@ -245,6 +246,27 @@ def test_trials_are_told_with_state_config_and_values(store, optuna_study):
     assert (two.state, two.failure, two.values, two.sources) == ("failed", "it fell", None, {})
     assert (three.state, three.replay_of) == ("complete", 0)
     assert (four.state, four.config, four.number) == ("running", None, 3)
+
+
+def test_knobs_are_told_where_they_were_given_and_forgotten_where_they_were_drawn(
+    url, store, optuna_study
+):
+    knobs = {"few_shot": 2, "temperature": 0.5, "workflow": "direct", "thoughts": True}
+    optuna_study.enqueue_trial(knobs)
+    enqueued, drawn = optuna_study.ask(), optuna_study.ask()
+    for trial in (enqueued, drawn):
+        trial.suggest_int("few_shot", 0, 4)
+    assert store.enqueued_knobs(store.trial_id(0)) == knobs
+    assert store.enqueued_knobs(store.trial_id(1)) is None
+    store.forget_knobs(store.trial_id(1))
+    storage = schema.open_optuna_storage(url)
+    fresh = optuna.load_study(study_name="s", storage=storage)
+    assert [trial.params for trial in fresh.trials] == [{"few_shot": 2}, {}]
+    storage.engine.dispose()
+    other = Store.open(url, "s")
+    with pytest.raises(StoreError, match="taken over"):
+        other.forget_knobs(store.trial_id(0))
+    other.close()
 
 
 def test_a_config_is_kept_as_it_was_first(store, optuna_study):
