@@ -59,7 +59,7 @@ def start(study: LoadedStudy) -> subprocess.Popen[str]:
 def run(study: LoadedStudy) -> str:
     """What a run said, which came to its end."""
     process = start(study)
-    said = process.communicate(timeout=300)[1]
+    said = process.communicate(timeout=600)[1]
     assert process.returncode == 0, said
     return said
 
@@ -93,7 +93,7 @@ def require_whole(study: LoadedStudy) -> None:
         assert [run.error for run in each] == [None] * len(each)
 
 
-def until(condition: Callable[[], bool], *, within_s: float = 60.0) -> None:
+def until(condition: Callable[[], bool], *, within_s: float = 300.0) -> None:
     """Wait for it."""
     end_s = time.monotonic() + within_s
     while not condition():
@@ -153,7 +153,7 @@ def test_no_kill_of_a_worker_loses_or_repeats_an_answer(
                     kills += 1
             # An answer in between, or the study ends as one whose workers do not stay up.
             until(lambda before=before: count(study) > before + 1 or process.poll() is not None)  # type: ignore[misc]
-        said = process.communicate(timeout=300)[1]
+        said = process.communicate(timeout=600)[1]
     assert process.returncode == 0, said
     assert kills >= 5
     assert re.search(r"worker [\d.]+ was lost \(.*\); its question is asked again", said)
@@ -176,7 +176,7 @@ def test_machines_come_and_go(
         until(lambda: count(study) > before + 15)
         cluster.remove(machine)
         until(lambda: len(cluster.workers()) == 1)
-        said = process.communicate(timeout=300)[1]
+        said = process.communicate(timeout=600)[1]
     assert process.returncode == 0, said
     require_whole(study)
 
@@ -225,7 +225,7 @@ def test_a_cluster_that_cannot_be_used_is_said_before_the_first_trial(
     text = re.sub(r"executor: .*", f"executor: {{ray: {executor}}}", study.path.read_text())
     study.path.write_text(text.replace("CLUSTER", f'"{cluster.address}"'))
     process = start(study)
-    said = process.communicate(timeout=200)[1]
+    said = process.communicate(timeout=600)[1]
     assert process.returncode == 2
     assert re.search(message, said), said
     assert "Traceback" not in said

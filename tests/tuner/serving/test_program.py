@@ -57,7 +57,7 @@ def vllm(stand_in: Any) -> Callable[..., serving.Vllm]:
 Make = Callable[..., serving.Vllm]
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 20.0) -> bool:
+def eventually(condition: Callable[[], bool], within_s: float = 120.0) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if condition():
