@@ -121,47 +121,39 @@ class Trials:
         reused_from: str | None = None,
     ) -> Asked:
         """A trial of this config, which has the runs of others where it says so."""
-        knobs = self.study.space.flat(config, self.study.models)
-        while True:
-            trial = self._asked_for(knobs)
-            if trial is None:
-                # One that waits was enqueued by a run that was killed before it asked, for this config most likely.
-                if not self._is_one_waiting():
-                    self.optuna.enqueue_trial(knobs)
-                trial = self.optuna.ask()
-            asked = Asked(trial, self.store.trial_id(trial.number))
-            found = self.study.space.sample(trial, self.study.models)
-            if found.hash() == config.hash():
-                if derived_from is not None:
-                    trial.set_user_attr(DERIVED_FROM, derived_from)
-                self.store.save_config(
-                    asked.trial_id, config, derived_from=derived_from, reused_from=reused_from
-                )
-                asked.config = config
-                return asked
-            self.store.save_config(asked.trial_id, found)
-            self.fail(asked, "was waiting when the study was interrupted")
+        trial = self._asked_with(self.study.space.flat(config, self.study.models))
+        asked = Asked(trial, self.store.trial_id(trial.number), config)
+        self.study.space.sample(trial, self.study.models)  # Optuna keeps the knobs as they are read
+        if derived_from is not None:
+            trial.set_user_attr(DERIVED_FROM, derived_from)
+        self.store.save_config(
+            asked.trial_id, config, derived_from=derived_from, reused_from=reused_from
+        )
+        return asked
 
-    def _asked_for(self, knobs: Mapping[str, Knob]) -> optuna.Trial | None:
-        """One that a run had asked for with these knobs, and was killed before it kept its config."""
+    def _asked_with(self, knobs: Mapping[str, Knob]) -> optuna.Trial:
+        """A trial of these knobs: one that a run asked for, or enqueued, and was killed before it kept its config; or a new one."""
+        waiting = []
         for record in self.store.trials():
             is_unsettled = record.state == "running" and record.config is None
             if is_unsettled and self.store.enqueued_knobs(record.trial_id) == knobs:
                 self.optuna.get_trials(deepcopy=False)  # as for `Proposals.interrupted`
                 return optuna.Trial(self.optuna, record.trial_id)
-        return None
+            if record.state == "waiting":
+                waiting.append(record.trial_id)
+        if not waiting or self.store.enqueued_knobs(waiting[0]) != knobs:
+            self.end_waiting("was waiting when the study was interrupted")
+            self.optuna.enqueue_trial(dict(knobs))
+        return self.optuna.ask()
 
     def end_waiting(self, reason: str) -> None:
-        """Tell as failed what a run enqueued that was killed before it asked, where this run had no use for it."""
-        while self._is_one_waiting():
+        """Tell as failed what a run enqueued that was killed before it asked, and that is of no use now."""
+        while any(trial.state == "waiting" for trial in self.store.trials()):
             trial = self.optuna.ask()
-            asked = Asked(trial, self.store.trial_id(trial.number))
-            asked.config = self.study.space.sample(trial, self.study.models)
-            self.store.save_config(asked.trial_id, asked.config)
+            config = self.study.space.sample(trial, self.study.models)
+            asked = Asked(trial, self.store.trial_id(trial.number), config)
+            self.store.save_config(asked.trial_id, config)
             self.fail(asked, reason)
-
-    def _is_one_waiting(self) -> bool:
-        return any(trial.state == "waiting" for trial in self.store.trials())
 
     @contextmanager
     def told(self, asked: Asked) -> Iterator[None]:

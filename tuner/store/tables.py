@@ -29,14 +29,12 @@ optuna_trials = sa.Table(
 optuna_trial_params = sa.Table(
     "trial_params",
     sa.MetaData(),
-    sa.Column("param_id", sa.Integer, primary_key=True),
     sa.Column("trial_id", sa.Integer),
 )
 
 optuna_trial_attributes = sa.Table(
     "trial_system_attributes",
     sa.MetaData(),
-    sa.Column("trial_system_attribute_id", sa.Integer, primary_key=True),
     sa.Column("trial_id", sa.Integer),
     sa.Column("key", sa.String(512)),
     sa.Column("value_json", sa.Text),
