@@ -12,11 +12,13 @@ import threading
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -109,6 +111,39 @@ def receiver() -> Iterator[Receiver]:
     server.server_close()
 
 
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All keys are in the environment."""
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def said() -> list[tuple[str, bytes]]:
+    """What was said, and by what."""
+    return []
+
+
+@pytest.fixture
+def call(tuner: Any, said: list[tuple[str, bytes]]) -> Callable[..., Any]:
+    """Runs a command and keeps what it says."""
+
+    def run(*arguments: object) -> Any:
+        ended = tuner(*arguments)
+        said.append((" ".join(map(str, arguments)), (ended.out + ended.err).encode()))
+        assert "Traceback" not in ended.err
+        return ended
+
+    return run
+
+
+def write_files(folder: Path) -> None:
+    """What a study names."""
+    folder.mkdir(exist_ok=True)
+    (folder / "space.yaml").write_text(SPACE)
+    (folder / "questions.jsonl").write_text(QUESTIONS)
+
+
 def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Every file's bytes, and what its compressed parts unpack to."""
     for path in sorted(folder.rglob("*")):
@@ -171,25 +206,13 @@ def fill_dashboard(study: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_planted_key_is_left_anywhere(tuner, serve, receiver, tmp_path, monkeypatch):
+def test_no_planted_key_is_left_anywhere(planted, call, said, serve, receiver, tmp_path):
     folder = tmp_path / "study"
-    folder.mkdir()
-    for name, value in PLANTED.items():
-        monkeypatch.setenv(name, value)
-    (folder / "space.yaml").write_text(SPACE)
-    (folder / "questions.jsonl").write_text(QUESTIONS)
-    said: list[tuple[str, bytes]] = []
-
-    def call(*arguments: object) -> int:
-        ended = tuner(*arguments)
-        said.append((" ".join(map(str, arguments)), (ended.out + ended.err).encode()))
-        assert "Traceback" not in ended.err
-        return ended.code
-
+    write_files(folder)
     with serve("--script", *SCRIPT, "--text", "It is forty-two") as api_base:
         study = folder / "study.yaml"
         study.write_text(STUDY.format(api_base=api_base))
-        assert call("run", study, "--json") == 0, said
+        assert call("run", study, "--json").code == 0, said
         for verb in ("status", "front", "effects", "check"):
             call(verb, study)
             call(verb, study, "--json")
@@ -205,7 +228,7 @@ def test_no_planted_key_is_left_anywhere(tuner, serve, receiver, tmp_path, monke
         call("profile", study, "--out", folder / "profile")
         fill_dashboard(study)
         best = folder / "best.yaml"
-        assert call("export", study, "--rule", "max-accuracy", "--out", best) == 0
+        assert call("export", study, "--rule", "max-accuracy", "--out", best).code == 0
         call("export", study, "--format", "litellm-proxy", "--out", folder / "proxy.yaml")
         call("export", study, "--all", "--out", folder / "front")
         call("verify", best)
@@ -251,22 +274,10 @@ models:
 
 
 @pytest.mark.slow
-def test_a_service_keeps_and_tells_no_key(tuner, serve, tmp_path, monkeypatch):
+def test_a_service_keeps_and_tells_no_key(planted, tuner, call, said, serve, tmp_path, monkeypatch):
     mine, its = tmp_path / "mine", tmp_path / "its"
-    mine.mkdir()
+    write_files(mine)
     its.mkdir()
-    for name, value in PLANTED.items():
-        monkeypatch.setenv(name, value)
-    (mine / "space.yaml").write_text(SPACE)
-    (mine / "questions.jsonl").write_text(QUESTIONS)
-    said: list[tuple[str, bytes]] = []
-
-    def call(*arguments: object) -> str:
-        ended = tuner(*arguments)
-        said.append((" ".join(map(str, arguments)), (ended.out + ended.err).encode()))
-        assert "Traceback" not in ended.err
-        return str(ended.out)
-
     with serve("--script", *SCRIPT, "--text", "It is forty-two") as api_base:
         (its / "service.yaml").write_text(SERVICE.format(api_base=api_base))
         study = mine / "study.yaml"
@@ -281,7 +292,7 @@ def test_a_service_keeps_and_tells_no_key(tuner, serve, tmp_path, monkeypatch):
             monkeypatch.setenv("TUNER_SERVICE", address)
             monkeypatch.setenv("TUNER_TOKEN", token)
             call("submit", study)
-            assert "done: all 4 trials are done" in call("logs", study, "--follow")
+            assert "done: all 4 trials are done" in call("logs", study, "--follow").out
             call("logs", study, "--json")
             call("studies")
             call("studies", "--json")
@@ -309,8 +320,7 @@ def test_a_service_keeps_and_tells_no_key(tuner, serve, tmp_path, monkeypatch):
 
 
 def refusal(tuner, tmp_path: Path, **changes: str) -> str:
-    (tmp_path / "space.yaml").write_text(SPACE)
-    (tmp_path / "questions.jsonl").write_text(QUESTIONS)
+    write_files(tmp_path)
     text = STUDY.format(api_base="http://127.0.0.1:9/v1")
     for old, new in changes.values():  # type: ignore[misc]
         assert old in text
